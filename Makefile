@@ -1,0 +1,32 @@
+# make demo   build the demo bundle, classify with it, print its accuracy against FP32
+# make test   lint, type-check, test
+# Both set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: setup demo test clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,dev]'
+	touch $(READY)
+
+demo: setup
+	$(BIN)/edge-resnet build --precision int8 -o fashion-mnist.edge
+	$(BIN)/edge-resnet info fashion-mnist.edge --verify
+	$(BIN)/edge-resnet classify fashion-mnist.edge --top 2 edge_resnet/demo/test/sneaker/*09.png edge_resnet/demo/test/shirt/*07.png
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p edge_resnet
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) fashion-mnist.edge build *.egg-info
