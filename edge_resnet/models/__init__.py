@@ -1,0 +1,24 @@
+"""ResNet models as torch modules."""
+
+from edge_resnet.models.measure import Size, measure
+from edge_resnet.models.resnet import (
+    ARCHITECTURES,
+    Add,
+    Architecture,
+    ResNet,
+    ZeroPadShortcut,
+    architecture_named,
+    create_model,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "Add",
+    "Architecture",
+    "ResNet",
+    "Size",
+    "ZeroPadShortcut",
+    "architecture_named",
+    "create_model",
+    "measure",
+]

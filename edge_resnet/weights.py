@@ -1,0 +1,237 @@
+"""Checkpoint file → network: reads the weight files that people have, and loads those that fit exactly.
+
+Nothing in a file is executed: torch's formats are read with ``weights_only=True``, and safetensors hold no code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edge_resnet.errors import ModelError
+from edge_resnet.models import ARCHITECTURES, ResNet, architecture_named, create_model
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+"""Keys under which training scripts save the weights, beside epochs and optimizers; looked for in this order."""
+DROPPED = ("module", "_orig_mod")
+"""Parts of names that ``DataParallel`` and ``torch.compile`` add."""
+RENAMED = {"linear": "fc", "shortcut": "downsample"}
+"""Parts of names that published CIFAR checkpoints have, and torchvision's names for them."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTER = "num_batches_tracked"
+"""BatchNorm's count of training steps: older checkpoints lack it, and inference does not read it."""
+_NAMES_SHOWN = 3
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a checkpoint, by torchvision's names.
+
+    The weights may stand at the top or under one of ``WRAPPERS``; entries that are no tensors are ignored. Weights in
+    float16, bfloat16 and float64 become float32, the former two exactly, the last rounded; integers stay as they are.
+
+    Args:
+        path: ``.pt``, ``.pth``, ``.th``, ``.bin`` or ``.ckpt`` (written by ``torch.save``), or ``.safetensors``.
+
+    Returns:
+        Tensors on the CPU, at least one.
+
+    Raises:
+        ModelError: the file is missing, of another kind, damaged, holds anything but plain data and tensors (a whole
+            module, code), or no tensors, or a weight that is NaN or infinite as float32.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ModelError(f"{path} has the unknown suffix '{path.suffix}': give one of {', '.join(_READERS)}")
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: give a checkpoint file")
+    try:
+        content = reader(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist: check the path") from error
+    except PermissionError as error:
+        raise ModelError(f"{path} cannot be read: change its permissions") from error
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in _named_tensors(path, content).items():
+        ours = _torchvision_name(name)
+        if ours in tensors:
+            raise ModelError(f"{path} has '{name}' and another name for it: save one state_dict alone")
+        tensors[ours] = _as_float32(path, name, tensor)
+    return tensors
+
+
+def load_model(arch: str, weights: Path | None, *, classes: int | None = None, channels: int | None = None) -> ResNet:
+    """Makes a network and gives it a checkpoint's weights, all of them and no others.
+
+    Args:
+        arch: an architecture's name, such as ``"resnet50"``.
+        weights: the checkpoint; None leaves the weights random.
+        classes: how many logits; None takes the checkpoint's number (without one, the architecture's).
+        channels: image channels, 1 or 3; None takes the checkpoint's number (without one, 3).
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: the architecture is unknown, ``read_checkpoint`` refuses the file, it has other numbers of classes or
+            channels than were asked for, or it does not fit; then the message names an architecture that does.
+    """
+    architecture = architecture_named(arch)
+    if weights is None:
+        return create_model(architecture.name, classes=classes, channels=3 if channels is None else channels)
+    tensors = {name: tensor for name, tensor in read_checkpoint(weights).items() if not name.endswith(_COUNTER)}
+    classes = _agreed("classes", classes, _dimension(tensors, "fc.weight", 0, of=2), weights)
+    channels = _agreed("channels", channels, _dimension(tensors, "conv1.weight", 1, of=4), weights) or 3
+    model = create_model(architecture.name, classes=classes, channels=channels)
+    misfit = _misfit(model, tensors)
+    if misfit.count:
+        nearest = _nearest(tensors, classes, channels)
+        raise ModelError(f"{weights} does not fit {architecture.name} ({misfit}): {nearest}")
+    model.load_state_dict(tensors, strict=False)
+    return model.eval()
+
+
+def _read_torch(path: Path) -> object:
+    """Reads what ``torch.save`` wrote, if it is plain data and tensors."""
+    try:
+        with warnings.catch_warnings():  # what torch warns of here, it refuses next
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # damaged files lead it to any: RuntimeError, KeyError, UnicodeDecodeError, EOFError, …
+        if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
+            raise _damaged(path) from error
+        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
+        found = f" (it holds '{kind.group(1)}', which loading would execute)" if kind else ""
+        raise ModelError(
+            f"{path} is no checkpoint of tensors only{found}: "
+            "re-save the weights alone, torch.save(model.state_dict(), 'weights.pth')"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # SafetensorError is documented, but dtypes that torch lacks raise others
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} is damaged, cut short or no checkpoint: copy or download it again")
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt"), _read_torch),
+    ".safetensors": _read_safetensors,
+}
+"""How to read a checkpoint, by its suffix."""
+
+
+def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
+    """Finds the weights in what a file holds."""
+    for _ in WRAPPERS:  # bounded, for a dict may hold itself
+        if isinstance(content, Mapping):
+            content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}: it must hold a dict of tensors, a state_dict")
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        keys = ", ".join(repr(key) for key in list(content)[:_NAMES_SHOWN]) or "nothing"
+        raise ModelError(f"{path} holds no tensors, but {keys}: save model.state_dict() itself")
+    return tensors
+
+
+def _torchvision_name(name: str) -> str:
+    return ".".join(RENAMED.get(part, part) for part in name.split(".") if part not in DROPPED)
+
+
+def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        raise ModelError(f"{path}: '{name}' is a sparse tensor or one without values: save plain, dense weights")
+    if tensor.dtype not in _FLOATS:
+        return tensor.detach()
+    values = tensor.detach().to(torch.float32)
+    if not torch.isfinite(values).all():
+        raise ModelError(
+            f"{path}: '{name}' has NaN or infinite values: take a checkpoint from before training diverged"
+        )
+    return values
+
+
+def _dimension(tensors: Mapping[str, Tensor], name: str, axis: int, *, of: int) -> int | None:
+    """Length of a tensor along an axis; None when it is missing or has not ``of`` axes."""
+    tensor = tensors.get(name)
+    return tensor.shape[axis] if tensor is not None and tensor.ndim == of else None
+
+
+def _agreed(what: str, asked: int | None, found: int | None, path: Path) -> int | None:
+    if asked is not None and found is not None and asked != found:
+        raise ModelError(f"{what} is {asked}, but {path} has {found}: give {found}, or leave it out")
+    return asked if found is None else found
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """Where a checkpoint and a network differ."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    different: tuple[str, ...]
+    """Of another shape or dtype, in words."""
+
+    @property
+    def count(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.different)
+
+    def __str__(self) -> str:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("different", self.different))
+        return "; ".join(f"{kind}: {_first(names)}" for kind, names in kinds if names)
+
+
+def _first(names: tuple[str, ...]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _misfit(model: ResNet, tensors: Mapping[str, Tensor]) -> _Misfit:
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    return _Misfit(
+        missing=tuple(name for name in wanted if name not in tensors),
+        unexpected=tuple(name for name in tensors if name not in wanted),
+        different=tuple(
+            f"{name} is {_form(tensors[name])}, not {_form(tensor)}"
+            for name, tensor in wanted.items()
+            if name in tensors and _form(tensors[name]) != _form(tensor)
+        ),
+    )
+
+
+def _form(tensor: Tensor) -> str:
+    """Shape, and dtype unless it is float32: ``64×3×7×7``, ``int8 10``."""
+    dtype = "" if tensor.dtype == torch.float32 else f"{tensor.dtype} ".removeprefix("torch.")
+    return dtype + ("×".join(str(length) for length in tensor.shape) or "scalar")
+
+
+def _nearest(tensors: Mapping[str, Tensor], classes: int | None, channels: int) -> str:
+    """Says which architecture the checkpoint fits, or is nearest to."""
+    with torch.device("meta"):  # shapes only: no memory, no time
+        models = {name: create_model(name, classes=classes, channels=channels) for name in ARCHITECTURES}
+    misfits = {name: _misfit(model, tensors).count for name, model in models.items()}
+    fitting = [name for name, count in misfits.items() if count == 0]
+    if fitting:
+        return f"it fits {' or '.join(fitting)}"
+    name = min(misfits, key=misfits.__getitem__)
+    if misfits[name] > len(tensors) / 2:
+        return "it is near none of the known architectures, see 'edge-resnet models'"
+    return f"it fits no known architecture; the nearest is {name}, from which {misfits[name]} tensors differ"

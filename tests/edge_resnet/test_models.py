@@ -1,0 +1,148 @@
+"""The architectures, against what He et al. and torchvision published."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from edge_resnet.errors import ModelError
+from edge_resnet.models import ARCHITECTURES, ZeroPadShortcut, architecture_named, create_model
+
+TORCHVISION_PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+"""``num_params`` in the metadata of torchvision's published weights."""
+CIFAR_PARAMETERS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}
+"""Millions; He et al., table 6."""
+
+
+def parameters(name: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in create_model(name).parameters())
+
+
+@pytest.mark.parametrize(("name", "published"), TORCHVISION_PARAMETERS.items())
+def test_imagenet_parameter_counts_are_torchvisions(name: str, published: int) -> None:
+    assert parameters(name) == published
+
+
+@pytest.mark.parametrize(("name", "published"), CIFAR_PARAMETERS.items())
+def test_cifar_parameter_counts_are_the_papers(name: str, published: float) -> None:
+    digits = 1 if published >= 1 else 2
+    assert round(parameters(name) / 1e6, digits) == published
+
+
+def test_every_architecture_has_a_published_count() -> None:
+    assert set(ARCHITECTURES) == set(TORCHVISION_PARAMETERS) | set(CIFAR_PARAMETERS)
+
+
+def torchvision_names(depths: tuple[int, ...], convolutions: int, projected: tuple[int, ...]) -> Iterator[str]:
+    """Names in torchvision's state_dict: ``projected`` are the stages whose first block has a downsample."""
+
+    def norm(name: str) -> Iterator[str]:
+        for tensor in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            yield f"{name}.{tensor}"
+
+    yield "conv1.weight"
+    yield from norm("bn1")
+    for stage, depth in enumerate(depths, 1):
+        for block in range(depth):
+            prefix = f"layer{stage}.{block}"
+            for index in range(1, convolutions + 1):
+                yield f"{prefix}.conv{index}.weight"
+                yield from norm(f"{prefix}.bn{index}")
+            if block == 0 and stage in projected:
+                yield f"{prefix}.downsample.0.weight"
+                yield from norm(f"{prefix}.downsample.1")
+    yield from ("fc.weight", "fc.bias")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "count"),
+    [
+        ("resnet18", list(torchvision_names((2, 2, 2, 2), 2, (2, 3, 4))), 122),
+        ("resnet50", list(torchvision_names((3, 4, 6, 3), 3, (1, 2, 3, 4))), 320),
+    ],
+)
+def test_names_are_torchvisions(name: str, expected: list[str], count: int) -> None:
+    assert len(expected) == count, "torchvision's own state_dict has this many entries"
+    assert list(create_model(name).state_dict()) == expected
+
+
+def test_a_bottleneck_strides_in_its_3x3_convolution() -> None:
+    strides = {name: m.stride for name, m in create_model("resnet50").named_modules() if isinstance(m, torch.nn.Conv2d)}
+    block = {name: stride for name, stride in strides.items() if name.startswith("layer2.0.")}
+    assert block == {
+        "layer2.0.conv1": (1, 1),
+        "layer2.0.conv2": (2, 2),
+        "layer2.0.conv3": (1, 1),
+        "layer2.0.downsample.0": (2, 2),
+    }
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "side"), [(16, 32, 32), (32, 64, 7), (1, 4, 5)])
+def test_option_a_subsamples_and_pads_channels(inputs: int, outputs: int, side: int) -> None:
+    x = np.random.default_rng(0).standard_normal((2, inputs, side, side)).astype(np.float32)
+    half = (side + 1) // 2
+    expected = np.zeros((2, outputs, half, half), np.float32)
+    first = (outputs - inputs) // 2
+    for row in range(half):
+        for column in range(half):
+            expected[:, first : first + inputs, row, column] = x[:, :, 2 * row, 2 * column]
+    assert np.array_equal(ZeroPadShortcut(inputs, outputs, 2)(torch.from_numpy(x)).numpy(), expected)
+
+
+def test_option_a_has_no_parameters_in_the_cifar_family() -> None:
+    names = create_model("resnet20").state_dict()
+    assert not [name for name in names if "downsample" in name]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_logits_have_the_asked_shape(name: str, channels: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name, classes=7, channels=channels)
+        logits = model(torch.zeros(2, channels, 40, 56))
+    assert logits.shape == (2, 7)
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("resnet18", (512, 7, 7)), ("resnet50", (2048, 7, 7)), ("resnet20", (64, 8, 8))]
+)
+def test_the_last_feature_map_is_the_papers(name: str, last: tuple[int, ...]) -> None:
+    size, seen = ARCHITECTURES[name].size, []
+    with torch.device("meta"):
+        model = create_model(name)
+        model.avgpool.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[1:])))
+        model(torch.zeros(1, 3, size, size))
+    assert seen == [last]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "ResNet-50", "resnet_50", "RESNET50"])
+def test_hyphens_underscores_and_case_do_not_matter(name: str) -> None:
+    assert architecture_named(name).name == "resnet50"
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ModelError) as caught:
+        create_model("resnet51")
+    assert str(caught.value) == f"unknown architecture 'resnet51': choose one of {', '.join(ARCHITECTURES)}"
+    assert all(known in str(caught.value) for known in ("resnet18", "resnet152", "resnet110"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "channels", "message"),
+    [
+        (0, 3, "classes is 0: give 1 or more"),
+        (10, 4, r"channels is 4: give 1 \(grey\) or 3 \(colour\)"),
+    ],
+)
+def test_numbers_out_of_range(classes: int, channels: int, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        create_model("resnet20", classes=classes, channels=channels)
