@@ -1,0 +1,367 @@
+"""Preprocessing: the one description of how an image becomes the network's input.
+
+Calibration, the accuracy check and the runtime share one frozen ``Preprocessing``, and it travels inside the bundle, so
+that they cannot differ. ``prepare`` does the geometry and the channel order and stays in uint8; the arithmetic (mean and
+standard deviation) is part of the exported graph.
+
+Geometry is torchvision's ``Resize`` (of the shorter side, antialiased) and ``CenterCrop`` on Pillow images, without the
+pixels that the crop would throw away.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_resnet.errors import ImageError, RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 H×W×C."""
+Frame = Pixels | Image.Image
+"""What a camera or a file gives: uint8 H×W×3 RGB, H×W or H×W×1 grey, or a Pillow image."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels of an image."""
+
+
+class Interpolation(Enum):
+    """Pillow's filters of these names, antialiased when the image shrinks (nearest excepted)."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+    BOX = "box"
+    NEAREST = "nearest"
+
+
+class Crop(Enum):
+    """What is cut off: all but the centre, after the shorter side is resized; or nothing."""
+
+    CENTER = "center"
+    NONE = "none"
+
+
+class Color(Enum):
+    """The channels that the network takes, in their order."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+    GRAY = "gray"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input. No field has a default: a guessed mean gives plausible, wrong answers.
+
+    Raises:
+        RecipeError: a value is out of range, or two do not fit together.
+    """
+
+    size: tuple[int, int]
+    """Height and width of the network's input, in pixels."""
+    resize: int | None
+    """Length of the shorter side before the centre crop, in pixels; None when nothing is cropped: then the whole image is
+    resized to ``size``, whatever its shape."""
+    crop: Crop
+    interpolation: Interpolation
+    color: Color
+    mean: tuple[float, ...]
+    """One for each channel, in the network's channel order, for pixels in 0..1."""
+    std: tuple[float, ...]
+    """As ``mean``."""
+
+    def __post_init__(self) -> None:
+        for key, kind in (("crop", Crop), ("interpolation", Interpolation), ("color", Color)):
+            if not isinstance(getattr(self, key), kind):
+                raise RecipeError(f"{key} is {getattr(self, key)!r}: give one of {kind.__name__}'s members")
+        if not (isinstance(self.size, tuple) and len(self.size) == 2 and all(_is_length(side) for side in self.size)):
+            raise RecipeError(f"size is {self.size!r}: give height and width in pixels, each 1 or more")
+        self._check_resize()
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if not (isinstance(values, tuple) and len(values) == self.channels and all(map(_is_number, values))):
+                raise RecipeError(f"{key} is {values!r}: color '{self.color.value}' needs {self.channels} numbers")
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise RecipeError(f"mean is {self.mean}: give it for pixels in 0..1 (divide values for 0..255 by 255)")
+        if not all(0 < value <= 1 for value in self.std):
+            raise RecipeError(
+                f"std is {self.std}: give it above 0 and for pixels in 0..1 (divide by 255 if for 0..255)"
+            )
+
+    def _check_resize(self) -> None:
+        if self.crop is Crop.NONE:
+            if self.resize is not None:
+                raise RecipeError(
+                    f"resize is {self.resize!r} but crop is 'none': leave resize out, or crop to 'center'"
+                )
+        elif not _is_length(self.resize) or self.resize < max(self.size):
+            raise RecipeError(
+                f"resize is {self.resize!r}: crop 'center' needs the shorter side's length before the crop, "
+                f"{max(self.size)} or more for size {self.size[0]}×{self.size[1]}"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: 1 or 3."""
+        return 1 if self.color is Color.GRAY else 3
+
+    def to_json(self) -> dict[str, object]:
+        """Gives the plain values that ``from_json`` reads back to an equal ``Preprocessing``."""
+        return {
+            "size": list(self.size),
+            "resize": self.resize,
+            "crop": self.crop.value,
+            "interpolation": self.interpolation.value,
+            "color": self.color.value,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """Reads what ``to_json`` gave.
+
+        Raises:
+            RecipeError: a key is unknown or missing, or a value is wrong.
+        """
+        _check_keys(document, tuple(field.name for field in fields(cls)))
+        return cls(
+            size=_tuple(document["size"]),
+            resize=document["resize"],
+            crop=_choice(Crop, "crop", document["crop"]),
+            interpolation=_choice(Interpolation, "interpolation", document["interpolation"]),
+            color=_choice(Color, "color", document["color"]),
+            mean=_tuple(document["mean"]),
+            std=_tuple(document["std"]),
+        )
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Preprocessing:
+        """Reads a TOML table: ``from_json``'s keys, but ``size`` may be one number, and ``resize`` left out means None.
+
+        Raises:
+            RecipeError: a key is unknown or missing, or a value is wrong.
+        """
+        _check_table(table)
+        document = {"resize": None, **table}
+        if isinstance(document.get("size"), int):
+            document["size"] = [document["size"]] * 2
+        return cls.from_json(document)
+
+    def prepare(self, frame: Frame, name: str = "the frame") -> Pixels:
+        """Makes one frame what the network takes.
+
+        A colour frame for a one-channel network becomes luma (Pillow's ``L``: ITU-R 601-2) before it is resized, which
+        is a third of the work; a grey frame for a three-channel network is repeated.
+
+        Args:
+            frame: uint8 H×W×3 RGB, H×W or H×W×1 grey, of any size and strides, or a Pillow image.
+            name: what messages call it, such as its path.
+
+        Returns:
+            uint8 H×W×C at ``size``, contiguous and not shared with the frame.
+
+        Raises:
+            ImageError: the frame has another dtype, shape or mode.
+        """
+        image = plain_image(frame if isinstance(frame, Image.Image) else _image_of(frame, name), name)
+        if self.color is Color.GRAY:
+            return np.array(self._fit(image.convert("L")))[:, :, np.newaxis]
+        pixels = np.array(self._fit(image))
+        if pixels.ndim == 2:
+            return np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
+        return np.ascontiguousarray(pixels[:, :, ::-1]) if self.color is Color.BGR else pixels
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """Resizes and crops an image of mode L or RGB to ``size``; arithmetic of torchvision's Resize and CenterCrop.
+
+        Against resizing all of it and then cropping, a pixel may differ by 1 of 255 (one in some millions by 2), because
+        Pillow keeps a box in float32 and so rounds a few halves the other way.
+        """
+        height, width = self.size
+        if self.resize is None:
+            return _resample(image, (width, height), (0, 0, *image.size), self.interpolation)
+        shorter = min(image.size)
+        across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
+        left, top = round((across - width) / 2.0), round((down - height) / 2.0)
+        right, bottom = left + width, top + height
+        if self.interpolation in (Interpolation.BOX, Interpolation.NEAREST):
+            # These weights are steps, and Pillow keeps a box in float32: rounding would choose other pixels at a step.
+            return image.resize((across, down), _filter(self.interpolation)).crop((left, top, right, bottom))
+        # Multiplied before divided: the far edge of the image then stays exactly that.
+        x, y = image.size
+        box = (left * x / across, top * y / down, right * x / across, bottom * y / down)
+        return _resample(image, (width, height), box, self.interpolation)
+
+
+def plain_image(image: Image.Image, name: str) -> Image.Image:
+    """Decodes a Pillow image fully and gives it in mode ``L`` or ``RGB``.
+
+    Alpha is dropped when every pixel is opaque. CMYK and YCbCr are converted as Pillow, and so torchvision, does.
+
+    Raises:
+        ImageError: it is damaged, has transparent pixels, or more than 8 bits a channel: its range would be a guess.
+    """
+    # The raw mode tells of 16-bit colour, which Pillow would cut to its upper 8 bits; decoding forgets it.
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in mode for mode in raw_modes):
+        raise ImageError(f"{name} has more than 8 bits a channel: scale it to 8 bits first, as the camera does")
+    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr"):
+        raise ImageError(f"{name} has Pillow mode '{image.mode}': save it as RGB or grey first")
+    try:
+        image.load()
+    except Exception as error:  # a damaged file can lead a decoder to any of them: OSError, SyntaxError, TypeError, …
+        raise ImageError(f"{name} cannot be decoded ({error}): give an undamaged image") from error
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if np.asarray(rgba.getchannel("A")).min() < 255:
+            raise ImageError(f"{name} has transparent pixels: flatten it on the background that the camera would see")
+        return rgba.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _image_of(frame: object, name: str) -> Image.Image:
+    """Makes a checked array a Pillow image."""
+    if not isinstance(frame, np.ndarray):
+        raise ImageError(f"{name} is of type {type(frame).__name__}: give a uint8 array H×W×3, or a Pillow image")
+    if frame.dtype != np.uint8:
+        raise ImageError(f"{name} has dtype {frame.dtype}: give uint8 0..255, the pixels as the camera gives them")
+    if frame.ndim not in (2, 3):
+        raise ImageError(f"{name} has shape {frame.shape}: give one frame, H×W×3 RGB or H×W grey")
+    if frame.size == 0:
+        raise ImageError(f"{name} has shape {frame.shape}: it is empty, give at least one pixel")
+    channels = frame.shape[2] if frame.ndim == 3 else 1
+    if channels == 4:
+        raise ImageError(f"{name} has 4 channels: give its 3 colours, frame[:, :, :3]")
+    if channels not in (1, 3):
+        raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
+    pixels = frame[:, :, 0] if frame.ndim == 3 and channels == 1 else frame
+    return Image.fromarray(pixels)
+
+
+def _resample(image: Image.Image, size: tuple[int, int], box: Box, interpolation: Interpolation) -> Image.Image:
+    """Resizes the part of an image inside ``box`` to ``size`` (width, height), first across and then down.
+
+    Pillow rounds and clips between the two. Up to version 12 it always goes across first; version 13 chooses by the
+    image's shape, which changes bicubic pixels by up to 20 of 255. One axis a call gives every version the same pixels.
+    """
+    (width, height), (left, top, right, bottom) = size, box
+    beside, above = _reach((right - left) / width), _reach((bottom - top) / height)
+    x, y = max(0, math.floor(left) - beside), max(0, math.floor(top) - above)
+    part = image.crop((x, y, min(image.width, math.ceil(right) + beside), min(image.height, math.ceil(bottom) + above)))
+    kernel = _filter(interpolation)
+    across = part.resize((width, part.height), kernel, box=(left - x, 0, right - x, part.height))
+    return across.resize(size, kernel, box=(0, top - y, width, bottom - y))
+
+
+def _reach(scale: float) -> int:
+    """How many pixels beyond a box the widest filter, Lanczos (support 3), looks at, and one for rounding."""
+    return math.ceil(3 * max(1.0, scale)) + 1
+
+
+def _filter(interpolation: Interpolation) -> Image.Resampling:
+    return Image.Resampling[interpolation.name]
+
+
+def _is_length(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _tuple(value: Any) -> Any:
+    """Makes a list, which JSON and TOML have, a tuple; whatever else it is, the constructor refuses."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+_Choice = TypeVar("_Choice", bound=Enum)
+
+
+def _choice(kind: type[_Choice], key: str, value: object) -> _Choice:
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = ", ".join(str(member.value) for member in kind)
+        raise RecipeError(f"{key} is {value!r}: choose one of {names}") from error
+
+
+def _check_table(document: object) -> None:
+    if not isinstance(document, Mapping):
+        raise RecipeError(f"preprocessing is {document!r}: give a table of keys and values")
+
+
+def _check_keys(document: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    _check_table(document)
+    for key in document:
+        if key not in keys:
+            nearest = difflib.get_close_matches(key, keys, n=1)
+            advice = f"did you mean '{nearest[0]}'?" if nearest else f"the keys are {', '.join(keys)}"
+            raise RecipeError(f"preprocessing has an unknown key '{key}': {advice}")
+    for key in keys:
+        if key not in document:
+            raise RecipeError(f"preprocessing lacks '{key}': give all of {', '.join(keys)}")
+
+
+NAMED = {
+    "imagenet": Preprocessing(
+        size=(224, 224),
+        resize=256,
+        crop=Crop.CENTER,
+        interpolation=Interpolation.BILINEAR,
+        color=Color.RGB,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "fashion-mnist": Preprocessing(
+        size=(28, 28),
+        resize=None,
+        crop=Crop.NONE,
+        interpolation=Interpolation.BILINEAR,
+        color=Color.GRAY,
+        mean=(0.2860,),
+        std=(0.3530,),
+    ),
+}
+"""Preprocessings known by name. ImageNet's is that of torchvision's published ResNets."""
+
+
+def load_preprocessing(name_or_path: str) -> Preprocessing:
+    """Finds a preprocessing by its name in ``NAMED``, or reads it from a TOML file.
+
+    The keys stand at the file's top level or in a table ``[preprocessing]``, so that a recipe will do too.
+
+    Raises:
+        RecipeError: there is no such name or file, or the file cannot be used.
+    """
+    if name_or_path in NAMED:
+        return NAMED[name_or_path]
+    if not os.path.isfile(name_or_path):
+        known = ", ".join(NAMED)
+        raise RecipeError(f"unknown preprocessing '{name_or_path}': give one of {known}, or a TOML file that exists")
+    path = Path(name_or_path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} cannot be read as TOML: {error}") from error
+    try:
+        return Preprocessing.from_table(document.get("preprocessing", document))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
