@@ -1,0 +1,116 @@
+"""Writing results: whole or not at all, and refused before the work rather than after it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from edge_resnet.errors import OutputError
+
+_REASONS = {
+    errno.EACCES: "no permission there: choose another place, or change the permissions of '{folder}'",
+    errno.EPERM: "no permission there: choose another place, or change the permissions of '{folder}'",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.ENOSPC: "no space left on the device: free some, or choose another place",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another place",
+    errno.EFBIG: "the file would be larger than is allowed there: raise 'ulimit -f', or choose another place",
+    errno.ENOENT: "the folder '{folder}' does not exist: create it first",
+    errno.ENOTDIR: "'{folder}' is not a folder: choose another place",
+    errno.ENAMETOOLONG: "the file name is too long: choose a shorter one",
+}
+"""What an operating system error means to the person who chose the path, and what to do about it."""
+
+
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a file whole or not at all; a file that was there stays as it was until the new one is complete.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and then take the name in one step. Whatever
+    happens before that step, interruption included, removes the temporary file. (A killed process cannot clean up: it
+    leaves the old file and a ``.edge-resnet-*.partial`` beside it.) A symbolic link is followed, as ``open`` does.
+
+    Args:
+        path: the file to write; its folder must exist.
+        data: all the bytes, or pieces of them in order. What the iterable raises is passed on unchanged.
+
+    Raises:
+        OutputError: the place cannot be written: no permission, no space, no such folder, not a regular file.
+    """
+    place = _final_place(path)
+    temporary = _temporary_beside(place)
+    pieces = (data,) if isinstance(data, bytes) else data
+    try:
+        with _created(temporary, path) as file:
+            for piece in pieces:
+                with _explained(path):
+                    _write_all(file, piece)
+            with _explained(path):
+                os.fsync(file.fileno())
+        with _explained(path):
+            os.replace(temporary, place)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Finds out whether ``write_atomically`` can write here, to ask before minutes of work; leaves nothing behind.
+
+    Space is not asked for: nobody knows yet how much will be needed.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written, or the path is a folder or no regular file.
+    """
+    probe = _temporary_beside(_final_place(path))
+    try:
+        _created(probe, path).close()
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def _final_place(path: Path) -> Path:
+    """Follows links to the regular file that ``path`` names, or will name."""
+    place = Path(os.path.realpath(path))
+    with _explained(path):
+        if place.is_dir():
+            raise OutputError(f"cannot write '{path}': it is a folder: give the name of a file")
+        if place.exists() and not place.is_file():
+            raise OutputError(f"cannot write '{path}': it is a device, pipe or socket: give the name of a file")
+    return place
+
+
+def _temporary_beside(place: Path) -> Path:
+    return place.with_name(f".edge-resnet-{secrets.token_hex(8)}.partial")
+
+
+def _created(temporary: Path, path: Path) -> FileIO:
+    """Creates a file with the permissions that the umask gives; fails where one exists.
+
+    Unbuffered, so that closing it after a failure has nothing left to write and cannot fail a second time.
+    """
+    with _explained(path):
+        return open(temporary, "xb", buffering=0)
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Writes all bytes: one unbuffered write may take only some, at a full disk or over 2 GiB."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns an operating system error into one line with the path, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        unknown = f"{error.strerror or error}: choose another place"
+        reason = _REASONS.get(error.errno or 0, unknown).format(folder=path.parent)
+        raise OutputError(f"cannot write '{path}': {reason}") from error
