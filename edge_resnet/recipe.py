@@ -1,0 +1,197 @@
+"""The recipe, ``edge-resnet.toml``: what to build, and from what, in one file beside the model.
+
+Reading is strict, because a misspelt key that is ignored costs a build with the wrong settings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+from edge_resnet.errors import OutputError, RecipeError
+from edge_resnet.output import write_atomically
+from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.toml_table import IMAGES_WANTED, Table, advice_on, read_toml
+
+RECIPE_NAME = "edge-resnet.toml"
+"""What ``edge-resnet init`` writes."""
+PRECISIONS = ("int8", "fp16", "fp32")
+METHODS = ("minmax", "percentile", "mse")
+EFFORTS = ("fast", "standard", "best")
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """``[model]``: an architecture with its weights, or an ONNX file; never both."""
+
+    arch: str | None = None
+    weights: Path | None = None
+    onnx: Path | None = None
+    classes: int | None = None
+    """None: as many as the weights have."""
+    labels: Path | None = None
+    """Text file with the classes' names, one a line."""
+
+
+@dataclass(frozen=True)
+class CalibrationRecipe:
+    """``[calibration]``: the images that ranges are collected over, and how."""
+
+    images: Path
+    limit: int = 512
+    """Images used, at most."""
+    method: str = "mse"
+
+
+@dataclass(frozen=True)
+class QuantizeRecipe:
+    """``[quantize]``: how far to refine, and which layers to leave alone."""
+
+    effort: str = "standard"
+    keep_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AccuracyRecipe:
+    """``[accuracy]``: the images that the engine is judged on, and how much it may lose."""
+
+    images: Path | None = None
+    """None: accuracy is not checked."""
+    max_drop: float = 1.0
+    """Points of top-1 accuracy."""
+    strict: bool = False
+    """Whether too few images to be sure of the drop are a failure too."""
+
+
+@dataclass(frozen=True)
+class BuildRecipe:
+    """``[build]``: what comes out."""
+
+    precision: str = "int8"
+    targets: tuple[str, ...] = ("cpu",)
+    output: Path = Path("model.edge")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe; every path is relative to the current folder or absolute, and inputs exist."""
+
+    model: ModelRecipe
+    preprocessing: Mapping[str, object]
+    """The table as it stands, which ``Preprocessing.from_table`` takes; empty when an ONNX file carries its own."""
+    calibration: CalibrationRecipe
+    quantize: QuantizeRecipe = QuantizeRecipe()
+    accuracy: AccuracyRecipe = AccuracyRecipe()
+    build: BuildRecipe = BuildRecipe()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads and checks a recipe. Paths in it are relative to its folder.
+
+    Raises:
+        RecipeError: the file is missing or no TOML, a table or key is unknown or missing, a value is of another type or
+            out of range, or a file or folder that it names does not exist.
+    """
+    document = read_toml(path)
+    tables = {field.name: Table(path, field.name, {}) for field in fields(Recipe)}
+    for name, values in document.items():
+        if not isinstance(values, dict):
+            headings = ", ".join(f"[{table}]" for table in tables)
+            raise RecipeError(f"{path}: '{name}' is no table: put keys under one of {headings}")
+        if name not in tables:
+            raise RecipeError(f"{path}: unknown table [{name}]: {advice_on(name, list(tables), 'tables')}")
+        tables[name] = Table(path, name, values)
+    model = _model(tables["model"])
+    return Recipe(
+        model=model,
+        preprocessing=_preprocessing(tables["preprocessing"], optional=model.onnx is not None),
+        calibration=_calibration(tables["calibration"]),
+        quantize=_quantize(tables["quantize"]),
+        accuracy=_accuracy(tables["accuracy"]),
+        build=_build(tables["build"]),
+    )
+
+
+def write_recipe_template(folder: Path) -> Path:
+    """Writes a commented ``edge-resnet.toml`` to fill in.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        OutputError: there is a recipe already, which is left as it is, or the folder is missing or cannot be written.
+    """
+    path = folder / RECIPE_NAME
+    if os.path.lexists(path):
+        raise OutputError(f"cannot write '{path}': it exists already: remove it first, or choose another folder")
+    write_atomically(path, resources.files("edge_resnet").joinpath("recipe_template.toml").read_bytes())
+    return path
+
+
+def _model(table: Table) -> ModelRecipe:
+    table.check_keys(ModelRecipe)
+    recipe = ModelRecipe(
+        arch=table.text("arch"),
+        weights=table.file("weights"),
+        onnx=table.file("onnx"),
+        classes=table.count("classes", None),
+        labels=table.file("labels"),
+    )
+    given = tuple(key for key in ("arch", "weights", "onnx") if getattr(recipe, key) is not None)
+    if given not in (("arch", "weights"), ("onnx",)):
+        has = f"has {' and '.join(given)}" if given else "names no model"
+        raise RecipeError(f"{table.path}: [model] {has}: give arch and weights, or onnx alone")
+    return recipe
+
+
+def _preprocessing(table: Table, *, optional: bool) -> Mapping[str, object]:
+    if table.values or not optional:
+        try:
+            Preprocessing.from_table(table.values)
+        except RecipeError as error:
+            raise RecipeError(f"{table.path}: {error}") from error
+    return table.values
+
+
+def _calibration(table: Table) -> CalibrationRecipe:
+    table.check_keys(CalibrationRecipe)
+    images = table.images("images")
+    if images is None:
+        raise RecipeError(f"{table.path}: [calibration] lacks 'images': {IMAGES_WANTED}")
+    return CalibrationRecipe(
+        images=images,
+        limit=table.count("limit", CalibrationRecipe.limit),
+        method=table.choice("method", METHODS, CalibrationRecipe.method),
+    )
+
+
+def _quantize(table: Table) -> QuantizeRecipe:
+    table.check_keys(QuantizeRecipe)
+    return QuantizeRecipe(
+        effort=table.choice("effort", EFFORTS, QuantizeRecipe.effort),
+        keep_float=table.texts("keep_float", QuantizeRecipe.keep_float),
+    )
+
+
+def _accuracy(table: Table) -> AccuracyRecipe:
+    table.check_keys(AccuracyRecipe)
+    return AccuracyRecipe(
+        images=table.images("images"),
+        max_drop=table.points("max_drop", AccuracyRecipe.max_drop),
+        strict=table.flag("strict", AccuracyRecipe.strict),
+    )
+
+
+def _build(table: Table) -> BuildRecipe:
+    table.check_keys(BuildRecipe)
+    targets = table.texts("targets", BuildRecipe.targets)
+    if not targets:
+        raise table.wrong("targets", 'give at least one, such as "cpu"')
+    return BuildRecipe(
+        precision=table.choice("precision", PRECISIONS, BuildRecipe.precision),
+        targets=targets,
+        output=table.beside(table.text("output") or str(BuildRecipe.output)),
+    )
