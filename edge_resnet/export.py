@@ -1,0 +1,268 @@
+"""Torch ResNet → FP32 ONNX that takes uint8 camera frames.
+
+torch's own exporters cannot write this graph: the current one stops at opset 18 (its converter has no way down to 17,
+which TensorRT 8.5 and 8.6 need), the older one is deprecated and names folded weights by number. A ResNet is ten kinds
+of module, so the graph is traced with ``torch.fx`` and each module is written by one function from a table. Every node
+and tensor is named by its torch module: ``layer1.0.conv1`` reads ``layer1.0.conv1.weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from edge_resnet.calibration.simulate import exact_session
+from edge_resnet.errors import ModelError
+from edge_resnet.models import Add, ResNet, ZeroPadShortcut
+from edge_resnet.onnx_file import Metadata, write_metadata
+from edge_resnet.preprocessing import Preprocessing
+
+OPSET = 17
+"""Every TensorRT from 8.5 on reads it."""
+IR_VERSION = 8
+"""The ONNX IR that came with opset 17."""
+
+
+class _Writer:
+    """Collects the nodes and weights of one ONNX graph. Each node has one output, which has the node's name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def weight(self, name: str, value: npt.NDArray[Any]) -> str:
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    return tensor.detach().to(torch.float32).cpu().numpy()
+
+
+def _conv(writer: _Writer, name: str, module: nn.Conv2d, inputs: Sequence[str]) -> str:
+    weights = [writer.weight(f"{name}.weight", _array(module.weight))]
+    if module.bias is not None:
+        weights.append(writer.weight(f"{name}.bias", _array(module.bias)))
+    padding = [int(p) for p in module.padding]
+    return writer.node(
+        "Conv",
+        name,
+        [*inputs, *weights],
+        kernel_shape=list(module.kernel_size),
+        strides=list(module.stride),
+        pads=padding * 2,
+        dilations=list(module.dilation),
+        group=module.groups,
+    )
+
+
+def _linear(writer: _Writer, name: str, module: nn.Linear, inputs: Sequence[str]) -> str:
+    weight = writer.weight(f"{name}.weight", _array(module.weight))
+    bias = writer.weight(f"{name}.bias", _array(module.bias))
+    return writer.node("Gemm", name, [*inputs, weight, bias], transB=1)
+
+
+def _side(value: int | tuple[int, int]) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
+def _max_pool(writer: _Writer, name: str, module: nn.MaxPool2d, inputs: Sequence[str]) -> str:
+    kernel, stride, padding = _side(module.kernel_size), _side(module.stride), _side(module.padding)
+    return writer.node("MaxPool", name, inputs, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[padding] * 4)
+
+
+def _zero_pad_shortcut(writer: _Writer, name: str, module: ZeroPadShortcut, inputs: Sequence[str]) -> str:
+    def indices(part: str, *values: int) -> str:
+        return writer.weight(f"{name}.{part}", np.array(values, np.int64))
+
+    end = np.iinfo(np.int64).max
+    sampled = writer.node(
+        "Slice",
+        f"{name}.subsample",
+        [
+            *inputs,
+            indices("starts", 0, 0),
+            indices("ends", end, end),
+            indices("axes", 2, 3),
+            indices("steps", module.stride, module.stride),
+        ],
+    )
+    pads = indices("pads", 0, module.before, 0, 0, 0, module.after, 0, 0)
+    return writer.node("Pad", name, [sampled, pads, writer.weight(f"{name}.zero", np.array(0, np.float32))])
+
+
+def _passed_on(writer: _Writer, name: str, module: nn.Module, inputs: Sequence[str]) -> str:
+    return inputs[0]
+
+
+def _plain(kind: str) -> Callable[[_Writer, str, Any, Sequence[str]], str]:
+    return lambda writer, name, module, inputs: writer.node(kind, name, inputs)
+
+
+_WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.MaxPool2d: _max_pool,
+    nn.ReLU: _plain("Relu"),
+    nn.AdaptiveAvgPool2d: _plain("GlobalAveragePool"),
+    nn.Flatten: _plain("Flatten"),
+    nn.Identity: _passed_on,
+    Add: _plain("Add"),
+    ZeroPadShortcut: _zero_pad_shortcut,
+}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in _WRITERS or isinstance(m, nn.BatchNorm2d)
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The convolution that equals ``conv`` followed by ``norm``, computed in float64."""
+    folded = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+    )
+    if norm.running_mean is None or norm.running_var is None:
+        raise ModelError("a BatchNorm has no running statistics: train with track_running_stats=True")
+    folded.weight, folded.bias = fuse_conv_bn_weights(
+        conv.weight.double(),
+        None if conv.bias is None else conv.bias.double(),
+        norm.running_mean.double(),
+        norm.running_var.double(),
+        norm.eps,
+        norm.weight.double(),
+        norm.bias.double(),
+    )
+    return folded
+
+
+def _write_network(writer: _Writer, model: ResNet, source: str) -> str:
+    """Writes the traced network, reading the tensor ``source``; returns the name of its output."""
+    graph = _Tracer().trace(model)
+    tensors: dict[fx.Node, str] = {}
+    for node in graph.nodes:
+        inputs = [tensors[n] for n in node.all_input_nodes]
+        if node.op == "placeholder":
+            tensors[node] = source
+        elif node.op == "output":
+            return inputs[0]
+        else:
+            tensors[node] = _write_module(writer, model, node, inputs)
+    raise ModelError("the model has no output")
+
+
+def _write_module(writer: _Writer, model: ResNet, node: fx.Node, inputs: list[str]) -> str:
+    name = str(node.target)
+    module = model.get_submodule(name)
+    if isinstance(module, nn.BatchNorm2d):
+        return inputs[0]  # folded into the convolution before it
+    users = list(node.users)
+    if isinstance(module, nn.Conv2d) and len(users) == 1:
+        following = model.get_submodule(str(users[0].target))
+        if isinstance(following, nn.BatchNorm2d):
+            module = _folded(module, following)
+    return _WRITERS[type(module)](writer, name, module, inputs)
+
+
+def _write_normalisation(writer: _Writer, frames: str, preprocessing: Preprocessing) -> str:
+    """uint8 N×H×W×C → float32 N×C×H×W, (x/255 − mean) / std. The Cast stands first: TensorRT moves no uint8."""
+    shape = (1, preprocessing.channels, 1, 1)
+    mean = 255 * np.array(preprocessing.mean, np.float64).reshape(shape)
+    scale = 1 / (255 * np.array(preprocessing.std, np.float64).reshape(shape))
+    pixels = writer.node("Cast", "preprocessing.cast", [frames], to=TensorProto.FLOAT)
+    pixels = writer.node("Transpose", "preprocessing.transpose", [pixels], perm=[0, 3, 1, 2])
+    centred = writer.node(
+        "Sub", "preprocessing.sub", [pixels, writer.weight("preprocessing.mean", mean.astype(np.float32))]
+    )
+    return writer.node(
+        "Mul", "preprocessing.mul", [centred, writer.weight("preprocessing.scale", scale.astype(np.float32))]
+    )
+
+
+def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[str] | None = None) -> onnx.ModelProto:
+    """Writes a network as FP32 ONNX, opset 17: frames uint8 batch×H×W×C in, logits float32 batch×classes out.
+
+    BatchNorm is folded, the batch is dynamic, and the arithmetic half of the preprocessing (scale, mean, std) is part
+    of the graph. The whole preprocessing spec, the labels and the architecture's name travel in the metadata.
+
+    Raises:
+        ModelError: channels or labels do not fit the model.
+    """
+    if preprocessing.channels != model.channels:
+        raise ModelError(
+            f"the model takes {model.channels} channels, the preprocessing makes {preprocessing.channels}: "
+            f"set color (rgb, bgr or gray) to what the model was trained on"
+        )
+    if labels is not None and len(labels) != model.fc.out_features:
+        raise ModelError(f"{len(labels)} labels for {model.fc.out_features} classes: give one label a class")
+    writer = _Writer()
+    logits = _write_network(writer, model, _write_normalisation(writer, "frames", preprocessing))
+    height, width = preprocessing.size
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", height, width, model.channels])
+    metadata = Metadata(model.architecture.name, preprocessing, None if labels is None else tuple(labels), None)
+    return _finished(writer, frames, logits, model, metadata)
+
+
+def export_float_onnx(model: ResNet, size: tuple[int, int]) -> onnx.ModelProto:
+    """Writes a network for other tools: normalised float32 batch×C×H×W in, logits out, no preprocessing inside."""
+    writer = _Writer()
+    logits = _write_network(writer, model, "images")
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", model.channels, *size])
+    return _finished(writer, images, logits, model, Metadata(model.architecture.name, None, None, None))
+
+
+def _finished(
+    writer: _Writer, source: onnx.ValueInfoProto, logits: str, model: ResNet, metadata: Metadata
+) -> onnx.ModelProto:
+    for node in writer.nodes:
+        node.output[:] = ["logits" if name == logits else name for name in node.output]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", model.fc.out_features])
+    graph = helper.make_graph(writer.nodes, model.architecture.name, [source], [output], writer.weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    proto.producer_name = "edge-resnet"
+    write_metadata(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def max_abs_error(model: ResNet, exported: onnx.ModelProto, preprocessing: Preprocessing | None) -> float:
+    """The largest difference between torch's logits and ONNX Runtime's, on two random frames and two flat ones.
+
+    Args:
+        model: the torch network.
+        exported: what ``export_onnx`` made of it; or, with ``preprocessing`` None, ``export_float_onnx``.
+        preprocessing: the spec that was exported.
+    """
+    shape = [dim.dim_value for dim in exported.graph.input[0].type.tensor_type.shape.dim][1:]
+    random = np.random.default_rng(0)
+    session = exact_session(exported)
+    name = session.get_inputs()[0].name
+    if exported.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT or preprocessing is None:
+        images = random.standard_normal((2, *shape), np.float32)
+        fed, normalised = images, torch.from_numpy(images)
+    else:
+        flat = np.stack([np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)])
+        fed = np.concatenate([random.integers(0, 256, (2, *shape), np.uint8), flat])
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        normalised = (torch.from_numpy(fed).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    with torch.no_grad():
+        wanted = model(normalised).numpy()
+    return float(np.abs(session.run(None, {name: fed})[0] - wanted).max())
