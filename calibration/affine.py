@@ -1,0 +1,80 @@
+"""Quantization arithmetic: pure functions on arrays.
+
+q = clip(round_half_even(x / scale) + zero_point), x̂ = (q − zero_point) · scale: the definition of ONNX's QuantizeLinear
+and DequantizeLinear, and of TensorRT's ("Working with Quantized Types": round-half-to-even, clip to the type's range).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+SMALLEST_SCALE = np.float32(2.0**-24)
+"""The smallest positive FP16 number: a scale below it would be 0 in an FP16 engine."""
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """How one tensor is quantized.
+
+    ``scale`` is a float32 scalar array (per tensor) or a vector along ``axis`` (per channel); there is one zero point.
+    """
+
+    scale: Array
+    zero_point: int
+    dtype: npt.DTypeLike
+    axis: int | None = None
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """The type's smallest and largest integer."""
+        info = np.iinfo(np.dtype(self.dtype))
+        return int(info.min), int(info.max)
+
+
+def _along(params: QuantParams, ndim: int) -> Array:
+    if params.axis is None:
+        return params.scale
+    shape = [1] * ndim
+    shape[params.axis] = -1
+    return params.scale.reshape(shape)
+
+
+def quantize(x: Array, params: QuantParams) -> npt.NDArray[Any]:
+    """float32 → integers of ``params.dtype``, same shape."""
+    low, high = params.levels
+    q = np.rint(x / _along(params, x.ndim)).astype(np.float64) + params.zero_point
+    return np.asarray(np.clip(q, low, high), params.dtype)
+
+
+def dequantize(q: npt.NDArray[Any], params: QuantParams) -> Array:
+    """Integers → float32, same shape."""
+    steps = q.astype(np.int64) - params.zero_point
+    return steps.astype(np.float32) * _along(params, q.ndim)
+
+
+def half_scale(scale: Array) -> Array:
+    """Rounds scales to numbers that FP16 holds too (relative change ≤ 2⁻¹¹).
+
+    So that an engine typed in FP16 and one typed in FP32 quantize with the same scales, and one evaluation holds for
+    both.
+    """
+    return np.asarray(np.maximum(scale.astype(np.float16).astype(np.float32), SMALLEST_SCALE), np.float32)
+
+
+def symmetric(amax: npt.ArrayLike, axis: int | None = None) -> QuantParams:
+    """INT8 with zero point 0: scale = amax / 127, per tensor or per channel."""
+    return QuantParams(half_scale(np.asarray(amax, np.float32) / np.float32(127)), 0, np.int8, axis)
+
+
+def asymmetric(low: float, high: float) -> QuantParams:
+    """UINT8 over [low, high], widened to hold 0 exactly: a padded or rectified pixel must stay 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.maximum(np.float32((high - low) / 255), SMALLEST_SCALE)
+    zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
+    return QuantParams(np.asarray(scale, np.float32), zero_point, np.uint8)

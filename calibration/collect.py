@@ -1,0 +1,127 @@
+"""FP32 ONNX + frames → CalibrationTable, streaming: one image's tensors in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_resnet.calibration.observers import Observer, observer_named
+from edge_resnet.calibration.simulate import fast_session
+from edge_resnet.calibration.table import CalibrationTable, model_digest
+from edge_resnet.calibration.topology import (
+    activated,
+    convolutions,
+    data,
+    load_graph,
+    residual_adds,
+)
+from edge_resnet.errors import CalibrationError
+
+SAMPLE = 1 << 15
+"""Values of a tensor that enter its histogram, of each image; the extremes are of all."""
+
+Advance = Callable[[int], None]
+"""Called with the number of images done since the last call."""
+
+
+def observed_tensors(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors that any scheme may quantize: the first convolution's input, and what convolutions, residual
+    Adds and max poolings give, behind their ReLU.
+    """
+    graph = load_graph(model).graph
+    adds = set(residual_adds(graph))
+    convs = set(convolutions(graph))
+    names: dict[str, None] = {}
+    for conv in convolutions(graph):
+        names[str(data(conv).name)] = None
+    for node in graph:
+        if node in convs or node in adds or node.op_type == "MaxPool":
+            names[str(activated(node).name)] = None
+    return list(names)
+
+
+def collect(
+    model: onnx.ModelProto,
+    frames: Iterable[npt.NDArray[np.uint8]],
+    *,
+    method: str,
+    images: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+    advance: Advance = lambda done: None,
+) -> CalibrationTable:
+    """Observes every tensor of interest over the frames.
+
+    Args:
+        model: FP32 ONNX that takes uint8 frames.
+        frames: batches N×H×W×C.
+        method: an observer's name.
+        images: the image set's manifest, for the table.
+        preprocessing: the spec that made the frames, for the table.
+        advance: called as images are done.
+
+    Raises:
+        CalibrationError: no frames, an unknown method, or a value that is not finite (the tensor is named).
+    """
+    names = observed_tensors(model)
+    make = observer_named(method)
+    observers: dict[str, Observer] = {name: make() for name in names}
+    session = fast_session(_with_statistics(model, names))
+    seen = 0
+    for batch in frames:
+        results = session.run(None, {session.get_inputs()[0].name: batch})
+        for index, name in enumerate(names):
+            extremes, samples = results[2 * index], results[2 * index + 1]
+            _observe(observers[name], name, extremes, samples, seen)
+        seen += len(batch)
+        advance(len(batch))
+    if seen == 0:
+        raise CalibrationError("no calibration images: give at least one")
+    ranges = {name: observer.range() for name, observer in observers.items()}
+    return CalibrationTable(method, model_digest(model), dict(images), dict(preprocessing), ranges)
+
+
+def _observe(observer: Observer, name: str, extremes: Any, samples: Any, seen: int) -> None:
+    for index, (ends, sample) in enumerate(zip(extremes, samples, strict=True)):
+        try:
+            observer.observe(ends, sample)
+        except CalibrationError as error:
+            raise CalibrationError(f"tensor '{name}', image {seen + index + 1}: {error}") from error
+
+
+def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The model with two outputs a tensor: extremes N×2, and samples N×S, every s-th value of the flattened tensor.
+
+    Computed inside the graph, by the runtime's own threads, so that no large tensor ever leaves it.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    del graph.output[:]
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.value_info}
+
+    def constant(name: str, *values: int) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    zero, one, end = constant("stat.0", 0), constant("stat.1", 1), constant("stat.end", np.iinfo(np.int64).max)
+    for index, name in enumerate(names):
+        size = int(np.prod(shapes[name][1:]))
+        step = constant(f"stat.{index}.step", max(1, size // SAMPLE) | 1)
+        graph.node.extend(
+            [
+                helper.make_node("Flatten", [name], [f"stat.{index}.flat"]),
+                helper.make_node("ReduceMin", [f"stat.{index}.flat"], [f"stat.{index}.min"], axes=[1]),
+                helper.make_node("ReduceMax", [f"stat.{index}.flat"], [f"stat.{index}.max"], axes=[1]),
+                helper.make_node("Concat", [f"stat.{index}.min", f"stat.{index}.max"], [f"stat.{index}.ends"], axis=1),
+                helper.make_node("Slice", [f"stat.{index}.flat", zero, end, one, step], [f"stat.{index}.sample"]),
+            ]
+        )
+        for part in ("ends", "sample"):
+            graph.output.append(helper.make_tensor_value_info(f"stat.{index}.{part}", TensorProto.FLOAT, None))
+    return made

@@ -1,0 +1,267 @@
+"""Observers: streaming statistics of one tensor, in constant memory, merged exactly.
+
+Each sees batches, can be merged with another of its kind, and gives a ``TensorRange`` at the end. The state is integer
+counts and exact extremes, so that the range does not depend on how images were split into batches or in which order
+parts were merged.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.errors import CalibrationError
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """What is known of one tensor, and the ranges chosen for it."""
+
+    minimum: float
+    """Smallest value seen."""
+    maximum: float
+    """Largest value seen."""
+    amax: float
+    """Chosen for symmetric INT8: covers [−amax, amax]."""
+    low: float
+    """Chosen for asymmetric UINT8: lower end."""
+    high: float
+    """Chosen for asymmetric UINT8: upper end."""
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TensorRange:
+        wanted = [field.name for field in fields(cls)]
+        if set(values) != set(wanted) or not all(isinstance(v, (int, float)) for v in values.values()):
+            raise CalibrationError(f"a tensor's range has {sorted(values)}: it needs the numbers {wanted}")
+        return cls(**{name: float(value) for name, value in values.items()})
+
+
+class Observer(ABC):
+    """Statistics of one tensor."""
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.minimum = math.inf
+        self.maximum = -math.inf
+
+    def observe(self, values: Values, sample: Values) -> None:
+        """Takes one image's tensor.
+
+        Args:
+            values: all of it, for the extremes.
+            sample: the part of it that a distribution is estimated from; may be all of it.
+
+        Raises:
+            CalibrationError: a value is not finite.
+        """
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError("a value is NaN or infinite: check the weights and the preprocessing")
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self._sample(sample)
+
+    def merge(self, other: Observer) -> None:
+        """Adds what another observer of the same kind has seen."""
+        if type(other) is not type(self):
+            raise CalibrationError(f"cannot merge {other.name} statistics into {self.name} ones")
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self._merge(other)
+
+    def range(self) -> TensorRange:
+        """The chosen ranges.
+
+        Raises:
+            CalibrationError: nothing was observed.
+        """
+        if self.minimum > self.maximum:
+            raise CalibrationError("nothing was observed: give at least one image")
+        amax, low, high = self._choose()
+        return TensorRange(self.minimum, self.maximum, amax, low, high)
+
+    @abstractmethod
+    def _sample(self, sample: Values) -> None:
+        """Adds a sample to the distribution."""
+
+    @abstractmethod
+    def _merge(self, other: Any) -> None:
+        """Adds the other's distribution."""
+
+    @abstractmethod
+    def _choose(self) -> tuple[float, float, float]:
+        """(amax, low, high)."""
+
+
+class MinMaxObserver(Observer):
+    """The full range that was seen: nothing is clipped (Jacob et al., arXiv:1712.05877, section 3.1)."""
+
+    name = "minmax"
+
+    def _sample(self, sample: Values) -> None:
+        pass
+
+    def _merge(self, other: MinMaxObserver) -> None:
+        pass
+
+    def _choose(self) -> tuple[float, float, float]:
+        return max(abs(self.minimum), abs(self.maximum)), self.minimum, self.maximum
+
+
+class Histogram:
+    """Counts of values in bins [i·2ᵏ, (i+1)·2ᵏ), |i| ≤ ``BINS``; k grows with the largest value seen.
+
+    Doubling the width joins bins 2i and 2i + 1, exactly, so the final k and the counts depend on the values alone and
+    not on their order. Exact zeros are counted apart: every quantizer keeps them, and after a ReLU they are half of all.
+    """
+
+    BINS = 2048
+
+    def __init__(self) -> None:
+        self.exponent: int | None = None
+        self.counts = np.zeros(2 * self.BINS, np.int64)
+        self.zeros = 0
+
+    def add(self, values: Values) -> None:
+        nonzero = values[values != 0]
+        self.zeros += values.size - nonzero.size
+        if nonzero.size:
+            self._widen(self._exponent_for(float(np.abs(nonzero).max())))
+            assert self.exponent is not None
+            bins = np.floor(np.ldexp(nonzero, -self.exponent)).astype(np.int64) + self.BINS
+            self.counts += np.bincount(bins, minlength=2 * self.BINS)
+
+    def merge(self, other: Histogram) -> None:
+        self.zeros += other.zeros
+        if other.exponent is None:
+            return
+        self._widen(other.exponent)
+        counts = other.counts
+        assert self.exponent is not None
+        for _ in range(self.exponent - other.exponent):
+            counts = self._halved(counts)
+        self.counts = self.counts + counts
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """The middle of each bin."""
+        middles = np.arange(-self.BINS, self.BINS, dtype=np.float64) + 0.5
+        return np.ldexp(middles, self.exponent or 0)
+
+    @classmethod
+    def _exponent_for(cls, largest: float) -> int:
+        exponent = math.frexp(largest)[1]  # largest = mantissa · 2^exponent, mantissa in [0.5, 1)
+        return exponent - (cls.BINS.bit_length() - 1)
+
+    def _widen(self, exponent: int) -> None:
+        if self.exponent is None:
+            self.exponent = exponent
+        while self.exponent < exponent:
+            self.counts = self._halved(self.counts)
+            self.exponent += 1
+
+    @classmethod
+    def _halved(cls, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        joined = counts.reshape(-1, 2).sum(1)
+        return np.pad(joined, cls.BINS // 2)
+
+
+class HistogramObserver(Observer):
+    """Base of the observers that choose from a histogram."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histogram = Histogram()
+
+    def _sample(self, sample: Values) -> None:
+        self.histogram.add(sample)
+
+    def _merge(self, other: HistogramObserver) -> None:
+        self.histogram.merge(other.histogram)
+
+
+class PercentileObserver(HistogramObserver):
+    """Clips the largest 0.01 % of the values on each side (McKinstry et al., arXiv:1809.04191, section 3.1.2)."""
+
+    name = "percentile"
+    PERCENTILE = 99.99
+
+    def _choose(self) -> tuple[float, float, float]:
+        counts, zeros = self.histogram.counts, self.histogram.zeros
+        total = counts.sum() + zeros
+        kept = total * self.PERCENTILE / 100
+        width = 2.0 ** (self.histogram.exponent or 0)
+        middle = Histogram.BINS
+        magnitudes = counts[middle:] + counts[:middle][::-1]
+        upper = np.cumsum(counts)
+        upper[middle:] += zeros
+        lower = np.cumsum(counts[::-1])
+        lower[middle:] += zeros
+        amax = (np.searchsorted(np.cumsum(magnitudes) + zeros, kept) + 1) * width
+        high = (np.searchsorted(upper, kept) + 1 - middle) * width
+        low = -(np.searchsorted(lower, kept) + 1 - middle) * width
+        largest = max(abs(self.minimum), abs(self.maximum))
+        return min(amax, largest), max(low, self.minimum), min(high, self.maximum)
+
+
+class MseObserver(HistogramObserver):
+    """The range with the least mean squared quantization error over the histogram.
+
+    Clipping fewer values costs resolution, clipping more costs the clipped ones; the optimum is found by search
+    (Sung et al., arXiv:1511.06488; Banner et al., arXiv:1810.05723 derive it for known distributions).
+    """
+
+    name = "mse"
+    STEPS = 100
+
+    def _choose(self) -> tuple[float, float, float]:
+        used = self.histogram.counts > 0
+        counts = self.histogram.counts[used].astype(np.float64)
+        centres = self.histogram.centres[used]
+        largest = max(abs(self.minimum), abs(self.maximum))
+        if not counts.size:
+            return largest, self.minimum, self.maximum
+
+        def error(low: float, high: float, levels: int) -> float:
+            scale = (high - low) / levels
+            if scale <= 0:
+                return math.inf
+            lowest = np.rint(low / scale)
+            steps = np.clip(np.rint(centres / scale), lowest, lowest + levels)
+            return float(np.dot(counts, (centres - steps * scale) ** 2))
+
+        shares = np.linspace(1.0, 0.02, self.STEPS)
+        amax = largest * min(shares, key=lambda share: error(-largest * share, largest * share, 254))
+        low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
+        both = min(shares, key=lambda share: error(low * share, high * share, 255))
+        low, high = low * both, high * both
+        if low < 0 < high:  # the two tails differ: each end alone, around the joint optimum
+            finer = np.linspace(1.2, 0.5, self.STEPS // 2)
+            high *= min(finer, key=lambda share: error(low, high * share, 255))
+            low *= min(finer, key=lambda share: error(low * share, high, 255))
+        return amax, max(low, min(self.minimum, 0.0)), min(high, max(self.maximum, 0.0))
+
+
+OBSERVERS: dict[str, type[Observer]] = {cls.name: cls for cls in (MinMaxObserver, PercentileObserver, MseObserver)}
+"""Every observer by the name that ``--method`` takes."""
+
+
+def observer_named(name: str) -> type[Observer]:
+    """Looks an observer up.
+
+    Raises:
+        CalibrationError: there is none of this name; the message lists those that exist.
+    """
+    if name not in OBSERVERS:
+        raise CalibrationError(f"unknown calibration method '{name}': choose one of {', '.join(OBSERVERS)}")
+    return OBSERVERS[name]

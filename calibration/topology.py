@@ -1,0 +1,84 @@
+"""What a quantizer must know of a graph: where convolutions, activations and shortcuts are."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from edge_resnet.errors import ModelError
+
+MOVERS = ("Slice", "Pad")
+"""Operators that move values and make none but zeros: their output is quantized as their input is."""
+
+
+def load_graph(model: onnx.ModelProto) -> ir.Model:
+    """Reads a model for editing, nodes in topological order."""
+    loaded = ir.from_proto(model)
+    loaded.graph.sort()
+    return loaded
+
+
+def save_graph(model: ir.Model) -> onnx.ModelProto:
+    """Writes an edited model, checked."""
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def data(node: ir.Node, index: int = 0) -> ir.Value:
+    """The node's input that must be there."""
+    value = node.inputs[index]
+    if value is None:
+        raise ModelError(f"node '{node.name}' ({node.op_type}) has no input {index}")
+    return value
+
+
+def convolutions(graph: ir.Graph) -> list[ir.Node]:
+    """Convolutions with constant weights, in topological order."""
+    return [node for node in graph if node.op_type == "Conv" and data(node, 1).const_value is not None]
+
+
+def residual_adds(graph: ir.Graph) -> list[ir.Node]:
+    """Adds of two computed tensors."""
+    return [
+        node
+        for node in graph
+        if node.op_type == "Add" and all(v is not None and v.const_value is None for v in node.inputs)
+    ]
+
+
+def convolution_depths(graph: ir.Graph) -> dict[ir.Value, int]:
+    """For each tensor, the most convolutions on a path to it from the input."""
+    depths: dict[ir.Value, int] = {}
+    for node in graph:
+        before = max((depths.get(v, 0) for v in node.inputs if v is not None), default=0)
+        for output in node.outputs:
+            depths[output] = before + (node.op_type == "Conv")
+    return depths
+
+
+def shortcut_index(add: ir.Node, depths: dict[ir.Value, int]) -> int:
+    """Which input of a residual Add is its shortcut: the one that passed fewer convolutions."""
+    return min((0, 1), key=lambda index: depths.get(data(add, index), 0))
+
+
+def activated(node: ir.Node) -> ir.Value:
+    """The node's output behind its ReLU, where a ReLU is all that reads it; else the output itself."""
+    output = node.outputs[0]
+    reader = only_reader(output)
+    return reader.outputs[0] if reader is not None and reader.op_type == "Relu" else output
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that reads a tensor, where there is exactly one."""
+    readers = [use.node for use in value.uses()]
+    return readers[0] if len(readers) == 1 else None
+
+
+def source_of_moves(value: ir.Value) -> ir.Value:
+    """The tensor whose values this one holds, behind any Slice and Pad."""
+    producer = value.producer()
+    while producer is not None and producer.op_type in MOVERS:
+        value = data(producer)
+        producer = value.producer()
+    return value
