@@ -1,0 +1,10 @@
+"""Compiled engines: what they are, how they are made and run, and the devices they are for.
+
+Sees bytes and arrays only. A backend's library is imported when its engine is first used.
+"""
+
+from edge_resnet.engines.engine import CompiledEngine, Engine, InputSpec, Layer
+from edge_resnet.engines.registry import engine_class
+from edge_resnet.engines.targets import Target, target_named, targets
+
+__all__ = ["CompiledEngine", "Engine", "InputSpec", "Layer", "Target", "engine_class", "target_named", "targets"]

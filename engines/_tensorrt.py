@@ -1,0 +1,235 @@
+"""What TensorRT and TensorRT-RTX have in common, which is nearly everything: compiling and running one engine.
+
+Both have the same Python interface under two package names. Only names that TensorRT 10.3 to 11.4 and TensorRT-RTX all
+have are used here. The network is strongly typed: every type is the one that the ONNX graph states, INT8 where it has
+QuantizeLinear and DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import ExitStack
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edge_resnet.engines import cuda
+from edge_resnet.engines._tensorrt_log import logger_of, monitor_of, one_line, read_layers
+from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
+from edge_resnet.engines.engine import CompiledEngine, Engine, Frames, InputSpec, Logits, Progress
+from edge_resnet.engines.targets import Target
+from edge_resnet.errors import EngineError, UnavailableError
+
+MIN_BATCH = 1
+OPT_BATCH = 1
+"""The batch that kernels are chosen for: a camera gives one frame at a time."""
+MAX_BATCH = 8
+
+_NO_REASON = "it gives no reason"
+
+
+class TensorRtFamily(Engine):
+    """An engine of one of the two libraries; a subclass says which, and what is its own."""
+
+    module: ClassVar[str]
+    """The library's Python package."""
+    product: ClassVar[str]
+    """The library's name, for people."""
+    install: ClassVar[str]
+    """The command that installs the package."""
+
+    suffix = ".engine"
+    scheme = "tensorrt"
+    int8_with = "fp16"
+
+    @classmethod
+    @abstractmethod
+    def _configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
+        """Sets what only this library's builder configuration has."""
+
+    @classmethod
+    @abstractmethod
+    def _recover(cls, trt: ModuleType, target: Target) -> None:
+        """Undoes what a build that failed has left behind in the process."""
+
+    @classmethod
+    @abstractmethod
+    def _built_for(cls, target: Target) -> tuple[int, ...]:
+        """The SMs that an engine compiled here runs on."""
+
+    @classmethod
+    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+        reason = cls.why_not_compile(target)
+        if reason is not None:
+            raise UnavailableError(f"cannot compile for {target.name}: {reason}")
+        trt = cls._library()
+        logger = logger_of(trt)
+        with logger.fresh():
+            data = cls._build(trt, model, target, progress or _ignore)
+            layers = read_layers(logger.layers)
+        versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls._built_for(target))}
+        return CompiledEngine(cls.kind, data, layers, versions)
+
+    @classmethod
+    def _build(cls, trt: ModuleType, model: bytes, target: Target, progress: Progress) -> bytes:
+        logger = logger_of(trt)
+        builder = trt.Builder(logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)  # owns the weights: must live until the engine is built
+        if not parser.parse(model):
+            raise EngineError(f"{cls.product} cannot read the model: {_parser_errors(parser)}")
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.add_optimization_profile(_batch_profile(trt, builder, network))
+        cls._configure(trt, config, target)
+        monitor = monitor_of(trt, progress)
+        config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        if plan is None or monitor.failure is not None:
+            reason = logger.errors[0] if logger.errors else _NO_REASON
+            cls._recover(trt, target)
+            raise monitor.failure or EngineError(f"{cls.product} cannot compile the model for {target.name}: {reason}")
+        return bytes(plan)
+
+    @classmethod
+    def why_not_run(cls, target: Target) -> str | None:
+        return why_not_gpu(target) or cls._why_not_library()
+
+    @classmethod
+    def _why_not_library(cls) -> str | None:
+        try:
+            cls._library()
+        except UnavailableError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def _library(cls) -> ModuleType:
+        try:
+            return import_module(cls.module)
+        except ModuleNotFoundError as error:
+            raise UnavailableError(f"{cls.module} is not installed: {cls.install}") from error
+        except (ImportError, OSError) as error:
+            raise UnavailableError(f"{cls.module} is installed but cannot be loaded: {one_line(str(error))}") from error
+
+    def __init__(self, data: bytes) -> None:
+        """Loads a compiled engine onto this host's GPU.
+
+        Args:
+            data: what :meth:`compile` returned, or any engine of this library with the same input and output.
+
+        Raises:
+            EngineError: the library refuses the engine, or its input or output is not as this project makes them.
+            UnavailableError: there is no NVIDIA GPU, or a package is not installed.
+        """
+        trt = self._library()
+        with ExitStack() as resources:
+            self._stream = cuda.Stream()
+            resources.callback(self._stream.close)
+            self._deserialize(trt, data)
+            self._read_tensors(trt)
+            self._allocate(resources)
+            self._resources = resources.pop_all()
+
+    def _deserialize(self, trt: ModuleType, data: bytes) -> None:
+        logger = logger_of(trt)
+        with logger.fresh():
+            runtime = trt.Runtime(logger)
+            engine = runtime.deserialize_cuda_engine(data)
+            context = None if engine is None else engine.create_execution_context()
+            if context is None:
+                reason = logger.errors[0] if logger.errors else _NO_REASON
+                raise EngineError(f"{self.product} {trt.__version__} cannot load the engine: {reason}")
+        self._runtime, self._engine, self._context, self._errors = runtime, engine, context, logger.errors
+
+    def _read_tensors(self, trt: ModuleType) -> None:
+        """Finds the input and the output, and from their shapes ``input`` and ``classes``."""
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        tensors = {name: Tensor(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name)) for name in names}
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        check_tensors(trt, [tensors[name] for name in inputs], [tensors[name] for name in outputs])
+        self._input_name, self._output_name = inputs[0], outputs[0]
+        self._max_batch = int(engine.get_tensor_profile_shape(self._input_name, 0)[2][0])
+        _, height, width, channels = tensors[self._input_name].shape
+        self.input = InputSpec(height, width, channels, self._max_batch)
+        self.classes = tensors[self._output_name].shape[1]
+
+    def _allocate(self, resources: ExitStack) -> None:
+        """Takes pinned and device memory for the largest batch, once, and gives the engine its addresses."""
+        spec = self.input
+        self._frames = cuda.PinnedArray((self._max_batch, spec.height, spec.width, spec.channels), np.uint8)
+        resources.callback(self._frames.close)
+        self._logits = cuda.PinnedArray((self._max_batch, self.classes), np.float32)
+        resources.callback(self._logits.close)
+        self._device_frames = cuda.DeviceBuffer(self._frames.array.nbytes)
+        resources.callback(self._device_frames.close)
+        self._device_logits = cuda.DeviceBuffer(self._logits.array.nbytes)
+        resources.callback(self._device_logits.close)
+        self._context.set_tensor_address(self._input_name, self._device_frames.address)
+        self._context.set_tensor_address(self._output_name, self._device_logits.address)
+
+    def device(self) -> str:
+        return f"NVIDIA GPU with SM {cuda.gpu_sm()}"
+
+    def _run(self, frames: Frames) -> Logits:
+        batch = len(frames)
+        staged = self._frames.array[:batch]
+        logits: Logits = self._logits.array[:batch]
+        staged[...] = frames
+        self._context.set_input_shape(self._input_name, frames.shape)
+        self._stream.upload(staged, self._device_frames)
+        if not self._context.execute_async_v3(self._stream.handle):
+            reason = self._errors[-1] if self._errors else _NO_REASON
+            raise EngineError(f"{self.product} cannot run a batch of {batch}: {reason}")
+        self._stream.download(self._device_logits, logits)
+        self._stream.synchronize()
+        answer: Logits = logits.copy()
+        return answer
+
+    def _close(self) -> None:
+        # The context before its engine, the engine before its runtime, and the memory they use last.
+        del self._context, self._engine, self._runtime
+        self._resources.close()
+
+
+def why_not_gpu(target: Target) -> str | None:
+    """Why this host has no GPU of the target's SMs, in one line; None when it has one."""
+    *others, last = (str(sm) for sm in target.sms)
+    wanted = f"needs an NVIDIA GPU with SM {' or '.join([', '.join(others), last] if others else [last])}"
+    try:
+        sm = cuda.gpu_sm()
+    except UnavailableError as error:
+        return str(error)
+    if sm is None:
+        return f"{wanted} (this host has none)"
+    return None if sm in target.sms else f"{wanted} (this host's has SM {sm})"
+
+
+def _ignore(phase: str, done: int, steps: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def _parser_errors(parser: Any) -> str:
+    """Every parser error on one line, each with the node that it is about."""
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    return "; ".join(_parser_error(error) for error in errors) or _NO_REASON
+
+
+def _parser_error(error: Any) -> str:
+    node = f"{error.node_operator()} '{error.node_name()}': " if error.node_operator() else ""
+    return one_line(node + error.desc())
+
+
+def _batch_profile(trt: ModuleType, builder: Any, network: Any) -> Any:
+    """The range of batch sizes for a network's input, once its input and output are known to be right."""
+    inputs = [Tensor.of(network.get_input(i)) for i in range(network.num_inputs)]
+    outputs = [Tensor.of(network.get_output(i)) for i in range(network.num_outputs)]
+    check_tensors(trt, inputs, outputs)
+    frame = inputs[0].shape[1:]
+    profile = builder.create_optimization_profile()
+    profile.set_shape(inputs[0].name, (MIN_BATCH, *frame), (OPT_BATCH, *frame), (MAX_BATCH, *frame))
+    return profile

@@ -1,0 +1,155 @@
+"""What every engine is: the values that describe one, and the base class that checks what goes in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.errors import EngineError
+
+if TYPE_CHECKING:
+    from edge_resnet.engines.targets import Target
+
+Frames = npt.NDArray[np.uint8]
+"""uint8 N×H×W×C, at the network's public size."""
+Logits = npt.NDArray[np.float32]
+"""float32 N×classes."""
+Progress = Callable[[str, int, int], None]
+"""Called with a phase's name, the steps done and the steps in all."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a compiled engine: its name and the precision that its arithmetic has."""
+
+    name: str
+    precision: str
+    """``int8``, ``fp16``, ``fp32``, …"""
+    sources: tuple[str, ...] = ()
+    """Names of the ONNX nodes that it was made from; empty where the compiler does not say."""
+
+
+@dataclass(frozen=True)
+class CompiledEngine:
+    """What a compiler returns: exactly the bytes that the backend loads, and what is known about them."""
+
+    kind: str
+    data: bytes
+    layers: tuple[Layer, ...]
+    versions: dict[str, str]
+    """Backend, library and SMs it was compiled with and for."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an engine takes: uint8 frames of one size, in batches up to a limit."""
+
+    height: int
+    width: int
+    channels: int
+    max_batch: int | None
+    """None: no limit."""
+
+
+class Engine(ABC):
+    """A compiled network. ``run`` takes uint8 frames and returns float32 logits; ``close`` frees what it holds.
+
+    A subclass gives the hooks below; every check of the input is done here, once.
+    """
+
+    kind: ClassVar[str]
+    suffix: ClassVar[str]
+    """Of a file that holds the engine's bytes."""
+    scheme: ClassVar[str]
+    """Name of the quantization scheme whose Q/DQ the compiler takes."""
+    int8_with: ClassVar[str]
+    """Precision of what is not INT8 in an INT8 engine: ``fp32`` or ``fp16``."""
+
+    input: InputSpec
+    classes: int
+
+    @abstractmethod
+    def __init__(self, data: bytes) -> None:
+        """Loads an engine's bytes.
+
+        Raises:
+            EngineError: the backend refuses them.
+            UnavailableError: the backend or the device is missing.
+        """
+
+    @classmethod
+    @abstractmethod
+    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+        """Compiles a serialised ONNX model (uint8 N×H×W×C in, float32 logits out) for a target.
+
+        Raises:
+            EngineError: the compiler refuses the model; its own words are in the message.
+            UnavailableError: the compiler is not installed, or cannot compile for this target on this host.
+        """
+
+    @classmethod
+    @abstractmethod
+    def why_not_compile(cls, target: Target) -> str | None:
+        """Why this host cannot compile for the target, in one line; None when it can."""
+
+    @classmethod
+    @abstractmethod
+    def why_not_run(cls, target: Target) -> str | None:
+        """Why this host cannot run engines of the target, in one line; None when it can."""
+
+    @abstractmethod
+    def device(self) -> str:
+        """What the engine runs on, in words."""
+
+    @abstractmethod
+    def _run(self, frames: Frames) -> Logits:
+        """Runs frames that have been checked."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Frees everything; called once."""
+
+    _closed = False
+
+    def run(self, frames: Frames) -> Logits:
+        """Classifies a batch.
+
+        Args:
+            frames: uint8 N×H×W×C, N ≥ 1.
+
+        Returns:
+            float32 N×classes.
+
+        Raises:
+            EngineError: the engine is closed, or the frames have another dtype or shape.
+        """
+        if self._closed:
+            raise EngineError("this engine is closed: open it again to run it")
+        spec = self.input
+        wanted = (spec.height, spec.width, spec.channels)
+        if frames.dtype != np.uint8:
+            raise EngineError(f"frames have dtype {frames.dtype}: give uint8, the pixels as the camera gives them")
+        if frames.ndim != 4 or frames.shape[1:] != wanted or len(frames) == 0:
+            raise EngineError(
+                f"frames have shape {frames.shape}: the engine takes N×{wanted[0]}×{wanted[1]}×{wanted[2]}"
+            )
+        if spec.max_batch is not None and len(frames) > spec.max_batch:
+            raise EngineError(f"a batch of {len(frames)} frames: the engine takes up to {spec.max_batch}")
+        return self._run(np.ascontiguousarray(frames))
+
+    def close(self) -> None:
+        """Frees what the engine holds; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,117 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime
+
+from edge_resnet.engines.engine import CompiledEngine, Engine, Frames, InputSpec, Layer, Logits, Progress
+from edge_resnet.errors import EngineError
+
+if TYPE_CHECKING:
+    from edge_resnet.engines.targets import Target
+
+_INTEGER_KERNELS = ("QLinearConv", "ConvInteger", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul")
+_FLOAT_KERNELS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+
+_FUSED = re.compile(r"_token_\d+$")
+"""What ONNX Runtime appends to the name of a node that it has fused others into."""
+
+
+def _session(model: bytes, optimised: Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own for each status, with no common base
+        raise EngineError(f"ONNX Runtime {onnxruntime.__version__} refuses the model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _layers(optimised: Path) -> tuple[Layer, ...]:
+    """Layers with weights of the graph that ONNX Runtime made, and whether each computes in integers."""
+    import onnx  # the runtime path never comes here: it must not need onnx
+
+    nodes = onnx.load(optimised, load_external_data=False).graph.node
+    integer = [(node, "int8") for node in nodes if node.op_type in _INTEGER_KERNELS]
+    floating = [(node, "fp32") for node in nodes if node.op_type in _FLOAT_KERNELS]
+    return tuple(Layer(_FUSED.sub("", node.name), precision) for node, precision in integer + floating)
+
+
+class OrtEngine(Engine):
+    """An ONNX model run by ONNX Runtime's CPU kernels. The engine's bytes are the ONNX file itself.
+
+    ONNX Runtime fuses Q/DQ into integer kernels when the model is loaded, for the CPU that it then finds.
+    """
+
+    kind = "onnxruntime"
+    suffix = ".onnx"
+    scheme = "cpu"
+    int8_with = "fp32"
+
+    def __init__(self, data: bytes) -> None:
+        self._session: onnxruntime.InferenceSession | None = _session(data)
+        source, result = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        if source.type != "tensor(uint8)" or len(source.shape) != 4:
+            raise EngineError(
+                f"the model's input '{source.name}' is {source.type} {source.shape}: export it with edge-resnet, "
+                f"so that it takes uint8 batch×H×W×C"
+            )
+        height, width, channels = (int(d) for d in source.shape[1:])
+        self.input = InputSpec(height, width, channels, max_batch=None)
+        self.classes = int(result.shape[-1])
+        self._names = (source.name, result.name)
+
+    @classmethod
+    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+        with tempfile.TemporaryDirectory() as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            _session(model, optimised)
+            layers = _layers(optimised)
+        return CompiledEngine(cls.kind, model, layers, {"onnxruntime": onnxruntime.__version__})
+
+    @classmethod
+    def why_not_compile(cls, target: Target) -> str | None:
+        return None
+
+    @classmethod
+    def why_not_run(cls, target: Target) -> str | None:
+        return None
+
+    def device(self) -> str:
+        return cpu_name()
+
+    def _run(self, frames: Frames) -> Logits:
+        assert self._session is not None
+        source, result = self._names
+        logits: Logits = self._session.run([result], {source: frames})[0]
+        return logits
+
+    def _close(self) -> None:
+        self._session = None
+
+
+def cpu_name() -> str:
+    """The processor's name as Linux reports it, and what it has for INT8."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    flags = [flag for flag in facts.get("flags", "").split() if flag in _INT8_FLAGS]
+    name = facts.get("model name", platform.machine())
+    return f"{name}, {os.cpu_count()} cores ({', '.join(flags) or 'no INT8 instructions known'})"
+
+
+_INT8_FLAGS = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8")

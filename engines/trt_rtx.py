@@ -1,0 +1,53 @@
+"""Engines of NVIDIA TensorRT-RTX: compiled anywhere, even without a GPU, and finished for the GPU where they run."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from edge_resnet.engines._tensorrt import TensorRtFamily
+from edge_resnet.engines._tensorrt_log import logger_of
+from edge_resnet.engines.targets import Target
+
+
+class TensorRtRtxEngine(TensorRtFamily):
+    """A TensorRT-RTX engine. One engine serves all SMs of its target, with what the oldest of them can do."""
+
+    kind = "tensorrt-rtx"
+    module = "tensorrt_rtx"
+    product = "TensorRT-RTX"
+    install = "pip install 'edge-resnet[rtx]'"
+
+    @classmethod
+    def why_not_compile(cls, target: Target) -> str | None:
+        reason = cls._why_not_library()
+        if reason is not None:
+            return reason
+        trt = cls._library()
+        unknown = [str(sm) for sm in target.sms if not hasattr(trt.ComputeCapability, f"SM{sm}")]
+        return f"{cls.product} {trt.__version__} does not compile for SM {', '.join(unknown)}" if unknown else None
+
+    @classmethod
+    def _built_for(cls, target: Target) -> tuple[int, ...]:
+        return target.sms
+
+    @classmethod
+    def _recover(cls, trt: ModuleType, target: Target) -> None:
+        """Builds one trivial layer, because a build follows the SMs of the one before it when that failed.
+
+        Seen with 1.7.1, from any thread: after a failure for SM 75, the next build is Turing's whatever it is set to
+        (so without INT8), and only the one after that is right. A build that succeeds ends it, however small.
+        """
+        builder = trt.Builder(logger_of(trt))
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        layer = network.add_identity(network.add_input("x", trt.DataType.FLOAT, (1,)))
+        network.mark_output(layer.get_output(0))
+        config = builder.create_builder_config()
+        cls._configure(trt, config, target)
+        builder.build_serialized_network(network, config)
+
+    @classmethod
+    def _configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
+        config.num_compute_capabilities = len(target.sms)
+        for i, sm in enumerate(target.sms):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)
