@@ -1,0 +1,176 @@
+"""Does the engine still answer as FP32 did? Both on the same images, and the paired interval of the difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+Run = Callable[[npt.NDArray[np.uint8]], Logits]
+"""uint8 frames N×H×W×C → logits N×classes."""
+Evaluated = Literal["measured", "predicted"]
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Accuracies, fractions from 0 to 1; None without labels. ``top5`` is None below six classes."""
+
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """FP32 top-1 minus engine top-1, in points (positive: the engine is worse), with its 95 % interval."""
+
+    points: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """FP32 and one engine on the same images."""
+
+    images: int
+    evaluated: Evaluated
+    """``measured``: the engine itself ran. ``predicted``: its Q/DQ graph was evaluated exactly in its place."""
+    engine_name: str
+    fp32: TopK
+    engine: TopK
+    agreement: float
+    """Share of images whose most probable class is the same."""
+    logit_sqnr_db: float | None
+    """10·log10(Σz² / Σ(z − ẑ)²) over all images and classes; None when the logits are identical."""
+    drop: Drop | None
+    max_drop: float
+    strict: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the drop (with ``strict`` its interval's upper end) is at most ``max_drop``; True without labels."""
+        if self.drop is None:
+            return True
+        return (self.drop.ci95[1] if self.strict else self.drop.points) <= self.max_drop
+
+    @property
+    def images_to_be_sure(self) -> int | None:
+        """About how many images would bring the interval's upper end to ``max_drop``, were the drop to stay as it is;
+        None when it is there already, or when no number would do.
+        """
+        if self.drop is None or self.drop.ci95[1] <= self.max_drop or self.drop.points >= self.max_drop:
+            return None
+        half_width = (self.drop.ci95[1] - self.drop.ci95[0]) / 2
+        return math.ceil(self.images * (half_width / (self.max_drop - self.drop.points)) ** 2)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``check --json`` prints."""
+        document = asdict(self)
+        document["drop"] = None if self.drop is None else {"points": self.drop.points, "ci95": list(self.drop.ci95)}
+        return {**document, "passed": self.passed, "images_to_be_sure": self.images_to_be_sure}
+
+
+def paired_drop(lost: int, won: int, images: int) -> Drop:
+    """The drop in top-1 and its 95 % interval, from the images that only one of the two got right.
+
+    The adjusted Wald interval for paired proportions: one discordant pair is added on each side, and the Wald interval
+    is taken of the result (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial
+    Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics 37(4), 2012, equation 4).
+
+    Args:
+        lost: images that FP32 gets right and the engine wrong.
+        won: images that the engine gets right and FP32 wrong.
+        images: all images.
+    """
+    p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
+    middle = p_lost - p_won
+    half = Z95 * math.sqrt((p_lost + p_won - middle**2) / (images + 2))
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    return Drop(100 * (lost - won) / images, (100 * low, 100 * high))
+
+
+class _Tally:
+    """Running counts of one comparison."""
+
+    def __init__(self) -> None:
+        self.images = self.agreed = self.lost = self.won = 0
+        self.top1, self.top5 = [0, 0], [0, 0]
+        self.signal = self.noise = 0.0
+
+    def add(self, reference: Logits, answer: Logits, labels: npt.NDArray[np.int64] | None) -> None:
+        self.images += len(reference)
+        self.agreed += int((reference.argmax(1) == answer.argmax(1)).sum())
+        self.signal += float(np.square(reference, dtype=np.float64).sum())
+        self.noise += float(np.square(reference.astype(np.float64) - answer).sum())
+        if labels is None:
+            return
+        right = [logits.argmax(1) == labels for logits in (reference, answer)]
+        for index, logits in enumerate((reference, answer)):
+            self.top1[index] += int(right[index].sum())
+            self.top5[index] += int(_among_first(logits, labels, 5).sum())
+        self.lost += int((right[0] & ~right[1]).sum())
+        self.won += int((right[1] & ~right[0]).sum())
+
+
+def _among_first(logits: Logits, labels: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    return np.asarray((logits > own).sum(1) < k)
+
+
+def compare(
+    reference: Run,
+    engine: Run,
+    batches: Iterable[npt.NDArray[np.uint8]],
+    labels: Sequence[int] | None,
+    *,
+    engine_name: str,
+    evaluated: Evaluated,
+    max_drop: float = 1.0,
+    strict: bool = False,
+    advance: Callable[[int], None] = lambda done: None,
+) -> AccuracyReport:
+    """Runs both on the same frames and counts.
+
+    Args:
+        reference: the original FP32 network.
+        engine: the engine, or what stands for it.
+        batches: frames N×H×W×C, in the order of ``labels``.
+        labels: a class index an image, or None.
+        engine_name: for the report.
+        evaluated: whether the engine itself runs.
+        max_drop: the gate, in points of top-1.
+        strict: whether the interval's upper end must pass the gate too.
+        advance: called with the number of images done.
+    """
+    tally, classes = _Tally(), 0
+    for frames in batches:
+        start = tally.images
+        truth = None if labels is None else np.asarray(labels[start : start + len(frames)], np.int64)
+        wanted = reference(frames)
+        classes = wanted.shape[1]
+        tally.add(wanted, engine(frames), truth)
+        advance(len(frames))
+    n = tally.images
+    fp32, quantized = (
+        TopK(tally.top1[i] / n, tally.top5[i] / n if classes > 5 else None) if labels is not None else TopK(None, None)
+        for i in (0, 1)
+    )
+    return AccuracyReport(
+        images=n,
+        evaluated=evaluated,
+        engine_name=engine_name,
+        fp32=fp32,
+        engine=quantized,
+        agreement=tally.agreed / n,
+        logit_sqnr_db=10 * math.log10(tally.signal / tally.noise) if tally.noise > 0 and tally.signal > 0 else None,
+        drop=None if labels is None else paired_drop(tally.lost, tally.won, n),
+        max_drop=max_drop,
+        strict=strict,
+    )

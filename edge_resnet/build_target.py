@@ -1,0 +1,136 @@
+"""One target of a build: compile, look at what came out, run it, judge it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Run
+from edge_resnet.bundle import EngineEntry
+from edge_resnet.check import Contestant, Gate, check, require_passed
+from edge_resnet.engines.engine import CompiledEngine, Engine
+from edge_resnet.engines.targets import Target
+from edge_resnet.errors import EdgeResnetError, EngineError, GateError
+from edge_resnet.golden import judge
+from edge_resnet.images import ImageSet
+from edge_resnet.lowering import Lowered
+from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.stages import Stages
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """What became of one target."""
+
+    target: str
+    engine: str | None
+    """The engine's member in the bundle; None when it was deferred or failed."""
+    bytes: int | None
+    seconds: float | None
+    """Compiling took."""
+    verified: str
+    """``measured``, ``predicted``, ``deferred`` or ``failed``."""
+    next: str | None = None
+    """Deferred: the command that makes the engine, to be run on the device."""
+    why: str | None = None
+    """Deferred or failed: the reason."""
+    accuracy: AccuracyReport | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """An element of ``targets`` in what ``build --json`` prints."""
+        return {**asdict(self), "accuracy": None if self.accuracy is None else self.accuracy.to_json()}
+
+
+@dataclass(frozen=True)
+class BuiltTarget:
+    """One target's part of a bundle; ``failure`` says why there is none."""
+
+    result: TargetResult
+    entry: EngineEntry | None = None
+    data: bytes | None = None
+    expected: npt.NDArray[np.float32] | None = None
+    """The engine's logits of the golden frames."""
+    failure: EdgeResnetError | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What engines are held against."""
+
+    reference: Run
+    """The original FP32 network."""
+    golden: npt.NDArray[np.uint8]
+    """Golden frames N×H×W×C."""
+    images: ImageSet | None
+    preprocessing: Preprocessing
+    gate: Gate
+
+
+def build_target(
+    target: Target, engine: type[Engine], lowered: Lowered, judge: Judge, precision: str, stages: Stages
+) -> BuiltTarget:
+    """Compiles for one target and verifies the engine; a refusal by the compiler or a gate is in ``failure``."""
+    why_not = engine.why_not_compile(target)
+    if why_not is not None:
+        return _deferred(target, precision, why_not)
+    report: AccuracyReport | None = None
+    try:
+        start = time.perf_counter()
+        with stages.stage(f"compile for {target.name}"):
+            compiled = engine.compile(lowered.compiled_from, target, stages.progress.update_phase)
+        seconds = time.perf_counter() - start
+        lowered.check_coverage(target.name, compiled.layers)
+        with stages.stage(f"check {target.name}", len(judge.images) if judge.images is not None else None):
+            run, evaluated = _answers(engine, target, compiled, lowered)
+            expected = _one_by_one(run, judge.golden)
+            _check_golden(target, lowered, judge, expected, evaluated)
+            report = _accuracy(Contestant(target.name, run, evaluated), judge, stages)
+        if report is not None:
+            require_passed(report)
+    except (EngineError, GateError) as error:
+        result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
+        return BuiltTarget(result, failure=error)
+    member = f"engines/{target.name}{engine.suffix}"
+    entry = EngineEntry(target.name, engine.kind, precision, member, compiled.versions, evaluated)
+    result = TargetResult(target.name, member, len(compiled.data), seconds, evaluated, accuracy=report)
+    return BuiltTarget(result, entry, compiled.data, expected)
+
+
+def _deferred(target: Target, precision: str, why: str) -> BuiltTarget:
+    entry = EngineEntry(target.name, target.kind, precision, None, {}, "deferred")
+    return BuiltTarget(TargetResult(target.name, None, None, None, "deferred", why=why), entry)
+
+
+def _answers(engine: type[Engine], target: Target, compiled: CompiledEngine, lowered: Lowered) -> tuple[Run, Evaluated]:
+    """What answers for the engine here: itself, where it runs, else the exact evaluation of its graph."""
+    if engine.why_not_run(target) is None:
+        return engine(compiled.data).run, "measured"
+    return lowered.predicted, "predicted"
+
+
+def _one_by_one(run: Run, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.concatenate([run(frames[index : index + 1]) for index in range(len(frames))])
+
+
+def _check_golden(
+    target: Target, lowered: Lowered, judged: Judge, answers: npt.NDArray[np.float32], evaluated: Evaluated
+) -> None:
+    """An engine that runs here must answer as its graph, evaluated exactly: no sum saturated, no channel swapped."""
+    if evaluated == "predicted":
+        return
+    result = judge(target.name, _one_by_one(lowered.predicted, judged.golden), answers)
+    if not result.passed:
+        raise GateError(
+            f"the engine for {target.name} answers the golden samples {result.sqnr_db:.1f} dB off its own Q/DQ graph: "
+            f"its arithmetic is wrong on this device; update the runtime, or report it with `edge-resnet devices --json`"
+        )
+
+
+def _accuracy(contestant: Contestant, judge: Judge, stages: Stages) -> AccuracyReport | None:
+    if judge.images is None:
+        return None
+    return check(judge.reference, contestant, judge.images, judge.preprocessing, judge.gate, stages.progress.advance)

@@ -1,0 +1,210 @@
+"""The whole line: recipe → FP32 ONNX → ranges → Q/DQ → engines → accuracy → one verified bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from edge_resnet.accuracy import AccuracyReport
+from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
+from edge_resnet.bundle import Manifest, write_bundle
+from edge_resnet.calibration.collect import collect
+from edge_resnet.calibration.qdq import QuantizedModel
+from edge_resnet.calibration.quantize import frames_wanted, quantize
+from edge_resnet.calibration.schemes import scheme_named
+from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.check import Gate, float_run
+from edge_resnet.engines.engine import Engine
+from edge_resnet.engines.registry import engine_class
+from edge_resnet.engines.targets import target_named
+from edge_resnet.errors import EdgeResnetError
+from edge_resnet.golden import SAMPLES, golden_members
+from edge_resnet.images import ImageSet, check_disjoint, open_images
+from edge_resnet.lowering import Lowered
+from edge_resnet.onnx_file import serialise
+from edge_resnet.output import check_writable
+from edge_resnet.progress import Progress
+from edge_resnet.recipe import Recipe
+from edge_resnet.source import Source, load_source
+from edge_resnet.stages import Stage, Stages
+
+CALIBRATION_BATCH = 8
+PORTABLE_SCHEME = "tensorrt"
+"""The scheme of the Q/DQ ONNX that every INT8 bundle holds, for engines that are compiled later."""
+FP32_MEMBER, QDQ_MEMBER = "model.fp32.onnx", "model.qdq.onnx"
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made."""
+
+    bundle: str | None
+    """The bundle's path; None when no target could be built and nothing was written."""
+    precision: str
+    targets: tuple[TargetResult, ...]
+    stages: tuple[Stage, ...]
+    failures: tuple[EdgeResnetError, ...]
+    """One for each target that failed."""
+
+    @property
+    def accuracy(self) -> AccuracyReport | None:
+        """The first checked target's."""
+        return next((result.accuracy for result in self.targets if result.accuracy is not None), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``build --json`` prints."""
+        return {
+            "bundle": self.bundle,
+            "precision": self.precision,
+            "targets": [target.to_json() for target in self.targets],
+            "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
+            "stages": [asdict(stage) for stage in self.stages],
+        }
+
+
+def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
+    """Runs a recipe and writes its bundle, whole or not at all.
+
+    Of several targets one failing leaves the others: they are written, and ``failures`` has the reasons. A target that
+    this host cannot compile for is deferred, which is no failure.
+
+    Raises:
+        EdgeResnetError: the recipe cannot be built; nothing is written.
+    """
+    check_writable(recipe.build.output)
+    stages = Stages(progress or Progress())
+    targets = [target_named(name).at(recipe.build.precision) for name in dict.fromkeys(recipe.build.targets)]
+    with stages.stage("export"):
+        source = load_source(recipe)
+    calibration, evaluation = _images(recipe, source)
+    table = _calibrate(recipe, source, calibration, stages) if recipe.build.precision == "int8" else None
+    lowering = _Lowering(recipe, source, table, calibration, stages)
+    judge = Judge(
+        float_run(source.model),
+        (evaluation or calibration).draw(SAMPLES).pixels(source.preprocessing),
+        evaluation,
+        source.preprocessing,
+        Gate(recipe.accuracy.max_drop, recipe.accuracy.strict),
+    )
+    built = []
+    for target in targets:
+        engine = engine_class(target.kind)
+        one = build_target(target, engine, lowering.of(engine), judge, recipe.build.precision, stages)
+        built.append(_with_next(one, recipe))
+    usable = [one for one in built if one.failure is None]
+    if usable:
+        with stages.stage("bundle"):
+            _write(recipe, source, lowering, judge, usable)
+    return BuildResult(
+        str(recipe.build.output) if usable else None,
+        recipe.build.precision,
+        tuple(one.result for one in built),
+        tuple(stages.done),
+        tuple(one.failure for one in built if one.failure is not None),
+    )
+
+
+def _images(recipe: Recipe, source: Source) -> tuple[ImageSet, ImageSet | None]:
+    calibration = open_images(recipe.calibration.images, recipe.calibration.limit)
+    if recipe.accuracy.images is None:
+        return calibration, None
+    evaluation = open_images(recipe.accuracy.images).with_labels_of(source.labels)
+    check_disjoint(calibration.hashes, evaluation)
+    return calibration, evaluation
+
+
+def _calibrate(recipe: Recipe, source: Source, images: ImageSet, stages: Stages) -> CalibrationTable:
+    with stages.stage("calibrate", len(images)):
+        return collect(
+            source.model,
+            images.batches(source.preprocessing, CALIBRATION_BATCH),
+            method=recipe.calibration.method,
+            images=images.manifest(),
+            preprocessing=source.preprocessing.to_json(),
+            advance=stages.progress.advance,
+        )
+
+
+def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
+    if built.result.verified != "deferred":
+        return built
+    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}"
+    return replace(built, result=replace(built.result, next=command))
+
+
+class _Lowering:
+    """Lowers the network for each kind of engine; one calibration serves all, and each scheme is made once."""
+
+    def __init__(
+        self, recipe: Recipe, source: Source, table: CalibrationTable | None, images: ImageSet, stages: Stages
+    ) -> None:
+        self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
+        self._quantized: dict[str, QuantizedModel] = {}
+
+    def of(self, engine: type[Engine]) -> Lowered:
+        return _LOWER[self._recipe.build.precision](self, engine)
+
+    def int8(self, engine: type[Engine]) -> Lowered:
+        return Lowered.quantized(self.quantized(engine.scheme), engine)
+
+    def fp16(self, engine: type[Engine]) -> Lowered:
+        return Lowered.fp16(self._source.model)
+
+    def fp32(self, engine: type[Engine]) -> Lowered:
+        return Lowered.fp32(self._source.model)
+
+    def quantized(self, scheme: str) -> QuantizedModel:
+        """The refined Q/DQ network of one scheme."""
+        if scheme not in self._quantized:
+            assert self._table is not None  # an int8 build has calibrated
+            options, source = self._recipe.quantize, self._source
+            with self._stages.stage(f"quantize for {scheme}"):
+                wanted = frames_wanted(options.effort, source.input_shape)
+                frames = self._images.draw(wanted).pixels(source.preprocessing) if wanted else None
+                self._quantized[scheme] = quantize(
+                    source.model, self._table, scheme_named(scheme), frames, options.keep_float
+                )
+        return self._quantized[scheme]
+
+    def members(self) -> dict[str, bytes]:
+        """What the bundle holds beside the engines."""
+        members = {FP32_MEMBER: serialise(self._source.model)}
+        if self._table is not None:
+            members[QDQ_MEMBER] = serialise(self.quantized(PORTABLE_SCHEME).model)
+        return members
+
+    def provenance(self) -> dict[str, object] | None:
+        """How the ranges were obtained, for the manifest."""
+        return None if self._table is None else {"method": self._table.method, "images": self._table.images}
+
+
+_LOWER: dict[str, Callable[[_Lowering, type[Engine]], Lowered]] = {
+    "int8": _Lowering.int8,
+    "fp16": _Lowering.fp16,
+    "fp32": _Lowering.fp32,
+}
+
+
+def _write(recipe: Recipe, source: Source, lowering: _Lowering, judge: Judge, built: list[BuiltTarget]) -> None:
+    members = lowering.members()
+    expected = {one.result.target: one.expected for one in built if one.expected is not None}
+    members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
+    members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
+    reports: dict[str, object] = {
+        one.result.target: one.result.accuracy.to_json() for one in built if one.result.accuracy is not None
+    }
+    manifest = Manifest(
+        name=recipe.build.output.stem,
+        architecture=source.architecture,
+        precision=recipe.build.precision,
+        labels=source.labels,
+        input_shape=source.input_shape,
+        preprocessing=source.preprocessing.to_json(),
+        engines=tuple(one.entry for one in built if one.entry is not None),
+        calibration=lowering.provenance(),
+        accuracy=reports or None,
+        created_by={name: version(name) for name in ("edge-resnet", "onnxruntime", "numpy", "pillow", "onnx")},
+    )
+    write_bundle(recipe.build.output, manifest, members)

@@ -1,0 +1,84 @@
+"""The accuracy check on image files: FP32 and an engine over one ImageSet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import onnx
+
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
+from edge_resnet.calibration.simulate import fast_session, run_frames
+from edge_resnet.errors import GateError
+from edge_resnet.images import ImageSet
+from edge_resnet.preprocessing import Preprocessing
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How much an engine may lose."""
+
+    max_drop: float
+    """Points of top-1."""
+    strict: bool
+    """Whether the upper end of the drop's interval must pass too."""
+
+
+def float_run(model: onnx.ModelProto) -> Run:
+    """The FP32 network, run by ONNX Runtime."""
+    return partial(run_frames, fast_session(model))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An engine to be judged."""
+
+    name: str
+    run: Run
+    evaluated: Evaluated
+
+
+def check(
+    reference: Run,
+    contestant: Contestant,
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    gate: Gate,
+    advance: Callable[[int], None] = lambda done: None,
+) -> AccuracyReport:
+    """Runs both over the images, prepared by the model's own preprocessing; labels must be those of the model."""
+    return compare(
+        reference,
+        contestant.run,
+        images.batches(preprocessing, BATCH),
+        images.labels,
+        engine_name=contestant.name,
+        evaluated=contestant.evaluated,
+        max_drop=gate.max_drop,
+        strict=gate.strict,
+        advance=advance,
+    )
+
+
+def require_passed(report: AccuracyReport) -> None:
+    """Raises when the gate said no.
+
+    Raises:
+        GateError: the drop is beyond the gate.
+    """
+    if report.passed or report.drop is None:
+        return
+    points, upper = report.drop.points, report.drop.ci95[1]
+    if points > report.max_drop:
+        raise GateError(
+            f"{report.engine_name} loses {points:.2f} points of top-1, more than max_drop {report.max_drop:g}: "
+            f"calibrate on more images that look like those of use, keep the first layers float, or raise max_drop"
+        )
+    more = f": about {report.images_to_be_sure} would do" if report.images_to_be_sure else ""
+    raise GateError(
+        f"{report.engine_name} may lose up to {upper:.2f} points of top-1 (95 %), more than max_drop "
+        f"{report.max_drop:g}, and {report.images} images are too few to be sure{more}"
+    )

@@ -1,0 +1,80 @@
+"""``edge-resnet build``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_resnet.cli._accuracy import print_accuracy
+from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.demo import demo_recipe
+from edge_resnet.errors import GateError, RecipeError
+from edge_resnet.recipe import PRECISIONS, Recipe, load_recipe
+
+
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe; without one, the demo is built.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="|".join(PRECISIONS), help="In the recipe's place.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="In the place of the recipe's targets; may be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle to write.")] = None,
+    strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure of the drop.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Runs the whole line: checkpoint → ONNX → INT8 → engines → accuracy → one verified bundle.
+
+    Example: `edge-resnet build edge-resnet.toml --precision int8 --target cpu --target rtx -o model.edge`
+    """
+    from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
+
+    chosen = _overridden(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
+    result = build(chosen, BarProgress())
+    if json:
+        print_json(result.to_json())
+    else:
+        _show(result.to_json(), result.bundle)
+        for each in result.targets:
+            if each.accuracy is not None:
+                print_accuracy(each.accuracy)
+    if result.failures:
+        raise result.failures[0] if len(result.failures) == 1 else GateError("; ".join(map(str, result.failures)))
+
+
+def _overridden(
+    recipe: Recipe, precision: str | None, target: list[str] | None, output: Path | None, strict: bool
+) -> Recipe:
+    if precision is not None and precision not in PRECISIONS:
+        raise RecipeError(f"--precision is '{precision}': choose one of {', '.join(PRECISIONS)}")
+    made = replace(
+        recipe.build,
+        precision=precision or recipe.build.precision,
+        targets=tuple(target) if target else recipe.build.targets,
+        output=output or recipe.build.output,
+    )
+    return replace(recipe, build=made, accuracy=replace(recipe.accuracy, strict=strict or recipe.accuracy.strict))
+
+
+def _show(document: dict[str, object], bundle: str | None) -> None:
+    targets = document["targets"]
+    assert isinstance(targets, list)
+    print_table(
+        f"{document['precision']} engines",
+        ("target", "MB", "seconds", "accuracy"),
+        [
+            (
+                each["target"],
+                None if each["bytes"] is None else round(each["bytes"] / 1e6, 2),
+                None if each["seconds"] is None else round(each["seconds"], 1),
+                each["verified"] if each["why"] is None else f"{each['verified']}: {each['why']}",
+            )
+            for each in targets
+        ],
+    )
+    for each in targets:
+        if each["next"]:
+            say(f"{each['target']}: next, on the device: {each['next']}")
+    say(f"wrote {bundle}" if bundle else "nothing was written")

@@ -1,0 +1,69 @@
+"""``edge-resnet calibrate``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_resnet.cli._console import BarProgress, Images, JsonFlag, Limit, print_json, say
+from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, preprocessing_of
+from edge_resnet.errors import RecipeError
+from edge_resnet.images import open_images
+from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.stages import peak_mb
+
+
+def run(
+    model: Annotated[Path, typer.Argument(metavar="F.onnx", help="FP32 ONNX from `edge-resnet export`.")],
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The calibration table to write.")],
+    method: Annotated[str, typer.Option(metavar="minmax|percentile|mse", help="How a range is chosen.")] = "mse",
+    limit: Limit = None,
+    preprocessing: Spec = None,
+    size: Side = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    json: JsonFlag = False,
+) -> None:
+    """Collects the range of every tensor over images, in constant memory.
+
+    Example: `edge-resnet calibrate r50.onnx --images train/ --limit 512 -o r50.table.json`
+    """
+    from edge_resnet.calibration.collect import collect
+    from edge_resnet.chain import CALIBRATION_BATCH
+    from edge_resnet.onnx_file import load_onnx, read_metadata
+
+    check_writable(output)
+    loaded = load_onnx(model)
+    held = read_metadata(loaded, str(model)).preprocessing
+    given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
+    spec = held or given
+    if spec is None:
+        raise RecipeError(f"{model} holds no preprocessing: give --preprocessing, or --size, --mean and --std")
+    if given is not None and given != spec:
+        raise RecipeError(f"the flags contradict the preprocessing that {model} was exported with: leave them out")
+    chosen, bars, start = open_images(images, limit), BarProgress(), time.perf_counter()
+    with bars.stage("calibrate", len(chosen)):
+        table = collect(
+            loaded,
+            chosen.batches(spec, CALIBRATION_BATCH),
+            method=method,
+            images={**chosen.manifest(), "path": os.path.relpath(images, output.parent)},
+            preprocessing=spec.to_json(),
+            advance=bars.advance,
+        )
+    write_atomically(output, table.to_json().encode())
+    seconds = time.perf_counter() - start
+    if json:
+        print_json(
+            {"table": str(output), "method": method, "images": len(chosen), "seconds": seconds, "peak_mb": peak_mb()}
+        )
+    else:
+        say(
+            f"wrote {output}: {len(table.ranges)} tensors over {len(chosen)} images in {seconds:.1f} s, {peak_mb():.0f} MB"
+        )

@@ -1,0 +1,47 @@
+"""``edge-resnet classify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_resnet.classifier import Classifier
+from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A `.edge` bundle.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    json: JsonFlag = False,
+) -> None:
+    """Classifies images with a bundle.
+
+    Example: `edge-resnet classify model.edge photo.jpg --top 3`
+    """
+    with Classifier(bundle, target=target) as classify:
+        found = [(path, classify(path).top(top)) for path in images]
+        engine = classify.target
+    if json:
+        print_json(
+            [
+                {
+                    "image": str(path),
+                    "predictions": [
+                        {"label": p.label, "index": p.index, "probability": p.probability} for p in predictions
+                    ],
+                }
+                for path, predictions in found
+            ]
+        )
+        return
+    rows = [
+        (path, p.label, f"{100 * p.probability:.1f} %", "█" * round(20 * p.probability))
+        for path, predictions in found
+        for p in predictions
+    ]
+    print_table(None, ("image", "label", "probability", ""), rows)
+    say(f"engine: {engine}")

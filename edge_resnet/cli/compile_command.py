@@ -1,0 +1,42 @@
+"""``edge-resnet compile``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.output import check_writable
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="Q.onnx|BUNDLE", help="Q/DQ or FP32 ONNX, or a bundle.")],
+    target: Annotated[str, typer.Option(help="The device; see `edge-resnet devices`.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The engine to write.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Compiles an engine for a device. A bundle is not edited: the engine is written beside it, with a record.
+
+    Example: `edge-resnet compile model.edge --target jetson-orin-nano`
+    """
+    from edge_resnet.compiling import compile_source, default_output, write_engine
+
+    place = output or default_output(source, target)
+    check_writable(place)
+    bars, start = BarProgress(), time.perf_counter()
+    with bars.stage(f"compile for {target}"):
+        made = compile_source(source, target, bars.update_phase)
+    seconds = time.perf_counter() - start
+    write_engine(made, place)
+    layers = [{"name": layer.name, "precision": layer.precision} for layer in made.compiled.layers]
+    if json:
+        print_json({"engine": str(place), "kind": made.compiled.kind, "seconds": seconds, "layers": layers})
+        return
+    counts: dict[str, int] = {}
+    for layer in made.compiled.layers:
+        counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    print_table(f"Layers of {place}", ("precision", "layers"), sorted(counts.items()))
+    say(f"wrote {place}: {len(made.compiled.data) / 1e6:.1f} MB in {seconds:.1f} s")

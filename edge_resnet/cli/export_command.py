@@ -1,0 +1,79 @@
+"""``edge-resnet export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, numbers, preprocessing_of
+from edge_resnet.errors import ModelError, RecipeError
+from edge_resnet.output import check_writable
+from edge_resnet.source import read_labels
+
+
+def run(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
+    arch: Annotated[str, typer.Option(help="Architecture; see `edge-resnet models`.")],
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint; without one the weights are random.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Logits; by default as many as the weights have.")] = None,
+    input_shape: Annotated[str | None, typer.Option(metavar="H,W,C", help="In the place of --size.")] = None,
+    preprocessing: Spec = None,
+    size: Side = None,
+    resize: Resize = None,
+    mean: Mean = None,
+    std: Std = None,
+    float_input: Annotated[
+        bool, typer.Option("--float-input", help="For other tools: takes normalised float N×C×H×W, no preprocessing.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Exports a network as FP32 ONNX that takes uint8 camera frames, and compares it with torch.
+
+    Example: `edge-resnet export --arch resnet50 --weights r50.pth --preprocessing imagenet -o r50.onnx`
+    """
+    from edge_resnet.export import export_float_onnx, export_onnx, max_abs_error
+    from edge_resnet.onnx_file import save_onnx
+    from edge_resnet.weights import load_model
+
+    check_writable(output)
+    shape, channels = _shape(size, input_shape)
+    names = None if labels is None else read_labels(labels)
+    spec = preprocessing_of(preprocessing, shape, resize, mean, std)
+    if channels is not None and spec is not None and channels != spec.channels:
+        raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
+    channels = spec.channels if spec is not None else channels
+    model = load_model(
+        arch, weights, classes=classes or (len(names) if names and weights is None else None), channels=channels
+    )
+    if float_input:
+        made = export_float_onnx(model, spec.size if spec is not None else shape or (model.architecture.size,) * 2)
+    elif spec is None:
+        raise ModelError(
+            "the ONNX takes camera frames and so needs the preprocessing: give --preprocessing imagenet, say"
+        )
+    else:
+        made = export_onnx(model, spec, names)
+    error = max_abs_error(model, made, spec)
+    save_onnx(made, output)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if json:
+        print_json({"onnx": str(output), "parameters": parameters, "max_abs_error": error})
+    else:
+        say(f"wrote {output}: {parameters:,} parameters, logits within {error:.1e} of torch")
+
+
+def _shape(size: int | None, input_shape: str | None) -> tuple[tuple[int, int] | None, int | None]:
+    if input_shape is None:
+        return None if size is None else (size, size), None
+    values = numbers("--input-shape", input_shape)
+    if len(values) != 3 or any(value != int(value) or value < 1 for value in values) or values[2] not in (1, 3):
+        raise RecipeError(
+            f"--input-shape is '{input_shape}': give height, width and 1 or 3 channels, such as 224,224,3"
+        )
+    if size is not None and (size, size) != values[:2]:
+        raise RecipeError(f"--size {size} and --input-shape {input_shape} contradict each other: give one")
+    return (int(values[0]), int(values[1])), int(values[2])

@@ -1,0 +1,78 @@
+"""Engines compiled after the bundle was built, on the device itself: ``NAME.TARGET.engine`` beside ``NAME.edge``.
+
+A bundle is never edited. Beside each such engine lies ``NAME.TARGET.json``, which binds it to the bundle by digest;
+an engine without a record that matches is not loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from edge_resnet.engines.engine import CompiledEngine
+from edge_resnet.engines.targets import targets
+from edge_resnet.errors import BundleError
+from edge_resnet.output import write_atomically
+
+FORMAT = 1
+_ADVICE = "remove it, or make it again with `edge-resnet compile`"
+
+
+def companion_path(bundle: Path, target: str) -> Path:
+    """Where the engine for a target lies."""
+    return bundle.with_name(f"{bundle.stem}.{target}.engine")
+
+
+def write_companion(engine_path: Path, target: str, bundle_digest: str, compiled: CompiledEngine) -> None:
+    """Writes an engine and its record; the record last, for without it the engine does not count."""
+    record = {
+        "format": FORMAT,
+        "target": target,
+        "kind": compiled.kind,
+        "bundle": bundle_digest,
+        "engine": hashlib.sha256(compiled.data).hexdigest(),
+        "versions": compiled.versions,
+    }
+    write_atomically(engine_path, compiled.data)
+    write_atomically(engine_path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+
+
+def companion_engines(bundle: Path, bundle_digest: str) -> dict[str, bytes]:
+    """Engines beside a bundle, by target.
+
+    Raises:
+        BundleError: an engine lies there whose record is missing, belongs to another bundle, or does not match it.
+    """
+    found = {}
+    for target in targets():
+        engine_path = companion_path(bundle, target)
+        if engine_path.is_file():
+            found[target] = _checked(engine_path, target, bundle_digest)
+    return found
+
+
+def read_record(engine_path: Path) -> dict[str, Any]:
+    """The record beside an engine.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    try:
+        record = json.loads(engine_path.with_suffix(".json").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{engine_path} has no readable record ({error}): {_ADVICE}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise BundleError(f"{engine_path} has a record of another kind: {_ADVICE}")
+    return record
+
+
+def _checked(engine_path: Path, target: str, bundle_digest: str) -> bytes:
+    record = read_record(engine_path)
+    data = engine_path.read_bytes()
+    if record.get("target") != target or record.get("bundle") != bundle_digest:
+        raise BundleError(f"{engine_path} was compiled for another target or from another bundle: {_ADVICE}")
+    if record.get("engine") != hashlib.sha256(data).hexdigest():
+        raise BundleError(f"{engine_path} is not the engine that its record names: {_ADVICE}")
+    return data

@@ -1,0 +1,90 @@
+"""Compiling an engine from a file: a bundle, on the device it is for, or an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_resnet.bundle import Bundle, open_bundle
+from edge_resnet.calibration.qdq import half_typed
+from edge_resnet.chain import FP32_MEMBER, QDQ_MEMBER
+from edge_resnet.companion import companion_path, write_companion
+from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
+from edge_resnet.engines.registry import engine_class
+from edge_resnet.engines.targets import Target, target_named
+from edge_resnet.errors import EngineError
+from edge_resnet.lowering import Lowered
+from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
+from edge_resnet.output import write_atomically
+
+BUNDLE_SUFFIX = ".edge"
+
+
+@dataclass(frozen=True)
+class CompiledSource:
+    """An engine, and the bundle it was made from (None: from an ONNX file)."""
+
+    target: Target
+    compiled: CompiledEngine
+    bundle: Bundle | None
+
+
+def default_output(source: Path, target: str) -> Path:
+    """``NAME.TARGET.engine`` beside the source."""
+    return companion_path(source, target_named(target).name)
+
+
+def compile_source(source: Path, target_name: str, progress: Progress | None = None) -> CompiledSource:
+    """Compiles a bundle's network, or an ONNX file's, for a target.
+
+    Raises:
+        EngineError: the compiler refuses it, or the bundle has nothing to compile for this target.
+        UnavailableError: this host cannot compile for the target.
+        GateError: layers that shall be INT8 are not.
+    """
+    target = target_named(target_name)
+    engine = engine_class(target.kind)
+    if source.suffix == BUNDLE_SUFFIX:
+        bundle = open_bundle(source)
+        target = target.at(bundle.manifest.precision)
+        lowered = _from_bundle(source, bundle, engine)
+    else:
+        bundle, lowered = None, _from_onnx(source, engine)
+        target = target.at("int8") if lowered.int8_layers else target
+    compiled = engine.compile(lowered.compiled_from, target, progress)
+    lowered.check_coverage(target.name, compiled.layers)
+    return CompiledSource(target, compiled, bundle)
+
+
+def write_engine(made: CompiledSource, place: Path) -> None:
+    """Writes the engine; from a bundle, with the record that binds the two."""
+    if made.bundle is None:
+        write_atomically(place, made.compiled.data)
+    else:
+        write_companion(place, made.target.name, made.bundle.digest, made.compiled)
+
+
+def _from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:
+    precision = bundle.manifest.precision
+    if precision == "int8":
+        if engine.scheme != "tensorrt":
+            raise EngineError(f"{path} holds Q/DQ for TensorRT: build it again with --target cpu for the CPU")
+        return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
+    model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
+    return Lowered.fp16(model) if precision == "fp16" else Lowered.fp32(model)
+
+
+def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
+    return _lowered(serialise(load_onnx(path)), str(path), engine)
+
+
+def _lowered(data: bytes, name: str, engine: type[Engine]) -> Lowered:
+    model = parse_onnx(data, name)
+    by_output = {output: node.op_type for node in model.graph.node for output in node.output}
+    int8 = tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and by_output.get(node.input[0]) == "DequantizeLinear"
+    )
+    typed = half_typed(model) if int8 and engine.int8_with == "fp16" else model
+    return Lowered(serialise(typed), model, int8)

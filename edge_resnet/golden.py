@@ -1,0 +1,79 @@
+"""Golden samples: a few frames, what FP32 makes of them, and what each engine shall make of them.
+
+They travel in the bundle as plain ``.npy`` members. An engine that answers them otherwise is not the one that was
+built, or does not run here as it should.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.bundle import Bundle
+from edge_resnet.engines.engine import Engine
+from edge_resnet.errors import BundleError
+
+SAMPLES = 8
+TOLERANCE_DB = 30.0
+"""An engine's logits must have this SQNR against the expected ones. Kernels may round a sum the other way, which costs
+40 dB and more; a wrong zero point, a saturated sum or swapped channels leave less than 20."""
+
+Frames = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """How one engine answers the golden samples."""
+
+    target: str
+    sqnr_db: float | None
+    """Against the expected logits; None when they are equal."""
+    passed: bool
+
+
+def golden_members(frames: Frames, fp32: Logits, expected: dict[str, Logits]) -> dict[str, bytes]:
+    """The bundle members that hold golden samples: frames, FP32 logits, and each target's expected logits."""
+    arrays: dict[str, npt.NDArray[Any]] = {"frames": frames, "fp32": fp32, **expected}
+    return {f"golden/{name}.npy": _npy(array) for name, array in arrays.items()}
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_golden(bundle: Bundle, name: str) -> npt.NDArray[Any]:
+    """One array of the golden samples: ``frames``, ``fp32`` or a target's name.
+
+    Raises:
+        BundleError: it is not there or damaged.
+    """
+    try:
+        array: npt.NDArray[Any] = np.load(io.BytesIO(bundle.read(f"golden/{name}.npy")), allow_pickle=False)
+    except ValueError as error:
+        raise BundleError(f"the golden samples '{name}' cannot be read ({error}): build the bundle again") from error
+    return array
+
+
+def replay(bundle: Bundle, target: str, engine: Engine) -> GoldenResult:
+    """Runs an engine over the bundle's golden samples and compares."""
+    frames, expected = read_golden(bundle, "frames"), read_golden(bundle, target)
+    answers = np.concatenate([engine.run(frames[i : i + 1]) for i in range(len(frames))])
+    return judge(target, expected, answers)
+
+
+def judge(target: str, expected: Logits, answers: Logits) -> GoldenResult:
+    """Whether the answers are the expected ones within ``TOLERANCE_DB``."""
+    noise = float(np.square(expected.astype(np.float64) - answers).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    if noise == 0:
+        return GoldenResult(target, None, True)
+    sqnr = 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf
+    return GoldenResult(target, sqnr, sqnr >= TOLERANCE_DB)

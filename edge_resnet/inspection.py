@@ -1,0 +1,107 @@
+"""What is inside a file that edge-resnet made."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_resnet.bundle import open_bundle
+from edge_resnet.classifier import find_engine
+from edge_resnet.companion import read_record
+from edge_resnet.engines.registry import engine_class
+from edge_resnet.engines.targets import target_named
+from edge_resnet.errors import BundleError, EdgeResnetError
+from edge_resnet.golden import replay
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Reads a file by its suffix: ``.edge``, ``.onnx``, ``.json`` (a calibration table), ``.engine`` (by its record).
+
+    Raises:
+        EdgeResnetError: the file is missing, damaged, or of another kind.
+    """
+    if path.suffix not in _READERS:
+        raise EdgeResnetError(f"{path} is of a kind that is not known here: give one of {', '.join(_READERS)}")
+    if not path.is_file():
+        raise EdgeResnetError(f"no file at {path}")
+    return {"file": str(path), "bytes": path.stat().st_size, **_READERS[path.suffix](path)}
+
+
+def verify_bundle(path: Path) -> list[dict[str, Any]]:
+    """Runs each of a bundle's engines that runs here over its golden samples.
+
+    Returns:
+        For each target ``{target, passed, sqnr_db, why_not}``; ``passed`` is None where the engine does not run here.
+    """
+    if path.suffix != ".edge":
+        raise BundleError(f"{path} is no bundle: only bundles hold golden samples")
+    bundle = open_bundle(path)
+    bundle.verify_members()
+    found: list[dict[str, Any]] = []
+    for entry in bundle.manifest.engines:
+        target = target_named(entry.target)
+        kind = engine_class(target.kind)
+        why_not = "deferred: not compiled yet" if entry.member is None else kind.why_not_run(target)
+        if why_not is not None:
+            found.append({"target": entry.target, "passed": None, "sqnr_db": None, "why_not": why_not})
+            continue
+        with kind(find_engine(path, bundle, entry.target).data) as engine:
+            result = replay(bundle, entry.target, engine)
+        found.append({"target": entry.target, "passed": result.passed, "sqnr_db": result.sqnr_db, "why_not": None})
+    return found
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    bundle = open_bundle(path)
+    manifest = bundle.manifest.to_json()
+    calibration = bundle.manifest.calibration
+    if calibration is not None and isinstance(calibration["images"], dict):
+        images = {key: value for key, value in calibration["images"].items() if key != "sha256"}
+        manifest["calibration"] = {**calibration, "images": images}
+    members = {name: len(bundle.read(name)) for name in bundle.names}
+    return {"kind": "bundle", "digest": bundle.digest, **manifest, "members": members}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    from edge_resnet.onnx_file import load_onnx, read_metadata
+
+    model = load_onnx(path)
+    found = read_metadata(model, str(path))
+    return {
+        "kind": "onnx",
+        "opset": model.opset_import[0].version,
+        "architecture": found.architecture,
+        "preprocessing": None if found.preprocessing is None else found.preprocessing.to_json(),
+        "labels": None if found.labels is None else list(found.labels),
+        "operators": dict(collections.Counter(node.op_type for node in model.graph.node).most_common()),
+        "layers": [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")],
+    }
+
+
+def _table(path: Path) -> dict[str, Any]:
+    from edge_resnet.calibration.table import CalibrationTable
+
+    table = CalibrationTable.from_json(path.read_bytes(), str(path))
+    images = {key: value for key, value in table.images.items() if key != "sha256"}
+    ranges = {name: f"amax {r.amax:.4g}, seen {r.minimum:.4g} to {r.maximum:.4g}" for name, r in table.ranges.items()}
+    return {
+        "kind": "calibration table",
+        "method": table.method,
+        "model": table.model,
+        "images": images,
+        "ranges": ranges,
+    }
+
+
+def _engine(path: Path) -> dict[str, Any]:
+    return {"kind": "engine", "record": read_record(path)}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".edge": _bundle,
+    ".onnx": _onnx,
+    ".json": _table,
+    ".engine": _engine,
+}

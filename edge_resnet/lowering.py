@@ -1,0 +1,65 @@
+"""A network as one family of engines takes it, and as it is evaluated where no such engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import onnx
+
+from edge_resnet.accuracy import Run
+from edge_resnet.calibration.qdq import QuantizedModel, half_typed
+from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.engines.engine import Engine, Layer
+from edge_resnet.errors import GateError
+from edge_resnet.onnx_file import serialise
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One network, ready to be compiled."""
+
+    compiled_from: bytes
+    """Serialised ONNX, typed as the engine shall compute."""
+    evaluated_as: onnx.ModelProto
+    """What stands for the engine where it cannot run."""
+    int8_layers: tuple[str, ...] = ()
+    """Convolutions that shall compute in INT8."""
+
+    @classmethod
+    def quantized(cls, quantized: QuantizedModel, engine: type[Engine]) -> Lowered:
+        """A Q/DQ network for one kind of engine."""
+        typed = half_typed(quantized.model) if engine.int8_with == "fp16" else quantized.model
+        return cls(serialise(typed), quantized.model, quantized.quantized_layers)
+
+    @classmethod
+    def fp16(cls, model: onnx.ModelProto) -> Lowered:
+        """An FP32 network with FP16 arithmetic."""
+        half = half_typed(model)
+        return cls(serialise(half), half)
+
+    @classmethod
+    def fp32(cls, model: onnx.ModelProto) -> Lowered:
+        """An FP32 network as it is."""
+        return cls(serialise(model), model)
+
+    @cached_property
+    def predicted(self) -> Run:
+        """Exact evaluation in the engine's place."""
+        return partial(run_frames, exact_session(self.evaluated_as))
+
+    def check_coverage(self, target: str, layers: Iterable[Layer]) -> None:
+        """Refuses an engine in which a layer that shall be INT8 is not.
+
+        Raises:
+            GateError: such layers; the first few are named.
+        """
+        covered = {name for layer in layers if layer.precision == "int8" for name in (layer.name, *layer.sources)}
+        missing = [name for name in self.int8_layers if name not in covered]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise GateError(
+                f"the compiler for {target} did not make {', '.join(missing[:3])}{more} INT8: "
+                f"name them in [quantize] keep_float, or build fp16"
+            )

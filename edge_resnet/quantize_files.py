@@ -1,0 +1,55 @@
+"""What ``quantize`` needs when its inputs are files: the table's own images again, and what is written down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.errors import CalibrationError
+from edge_resnet.images import ImageSet, open_images
+from edge_resnet.onnx_file import read_metadata, write_metadata
+from edge_resnet.preprocessing import Preprocessing
+
+
+def refinement_frames(table: CalibrationTable, beside: Path, source: Path | None, count: int) -> npt.NDArray[np.uint8]:
+    """Some of the images that a table was made from, prepared as they were then.
+
+    Args:
+        table: its manifest has the hashes, and where the images were.
+        beside: the table's folder, which that place is relative to.
+        source: the folder or CSV; None looks where the table says they were.
+        count: how many to draw.
+
+    Raises:
+        CalibrationError: none of the table's images is there.
+    """
+    place = source or beside / str(table.images.get("path", "no path in the table"))
+    if not place.exists():
+        raise CalibrationError(
+            f"the table's images are not at '{place}': give --images, or --effort fast to do without"
+        )
+    images = _those_of(table, open_images(place))
+    return images.draw(count).pixels(Preprocessing.from_json(table.preprocessing))
+
+
+def _those_of(table: CalibrationTable, images: ImageSet) -> ImageSet:
+    wanted = set(table.images["sha256"])
+    kept = [index for index, digest in enumerate(images.hashes) if digest in wanted]
+    if not kept:
+        raise CalibrationError(
+            f"{images.root} holds none of the {len(wanted)} images that the table was made from: "
+            f"give their folder with --images, or calibrate again"
+        )
+    return images.take(kept)
+
+
+def with_provenance(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProto:
+    """Writes method and image hashes of the calibration into a quantized model's metadata."""
+    found = read_metadata(model, "the quantized model")
+    write_metadata(model, replace(found, calibration={"method": table.method, "sha256": table.images["sha256"]}))
+    return model

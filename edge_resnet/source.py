@@ -1,0 +1,81 @@
+"""Recipe → the FP32 network that everything else is made from and held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from edge_resnet.errors import ModelError, RecipeError
+from edge_resnet.onnx_file import load_onnx, read_metadata
+from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.recipe import ModelRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """The FP32 network and what belongs to it."""
+
+    model: onnx.ModelProto
+    architecture: str | None
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return (*self.preprocessing.size, self.preprocessing.channels)
+
+
+def load_source(recipe: Recipe) -> Source:
+    """Exports the recipe's checkpoint, or reads its ONNX file.
+
+    Raises:
+        ModelError: the checkpoint or ONNX file cannot be used.
+        RecipeError: labels or preprocessing do not fit.
+    """
+    labels = None if recipe.model.labels is None else read_labels(recipe.model.labels)
+    if recipe.model.onnx is not None:
+        return _from_onnx(recipe.model.onnx, labels)
+    return _from_checkpoint(recipe.model, Preprocessing.from_table(recipe.preprocessing), labels)
+
+
+def _from_onnx(path: Path, labels: tuple[str, ...] | None) -> Source:
+    model = load_onnx(path)
+    found = read_metadata(model, str(path))
+    if found.preprocessing is None:
+        raise ModelError(f"{path} holds no preprocessing: make it with `edge-resnet export`")
+    return Source(model, found.architecture, found.preprocessing, complete_labels(model, labels or found.labels))
+
+
+def _from_checkpoint(recipe: ModelRecipe, preprocessing: Preprocessing, labels: tuple[str, ...] | None) -> Source:
+    from edge_resnet.export import export_onnx  # torch takes seconds to import: only where a checkpoint is read
+    from edge_resnet.weights import load_model
+
+    assert recipe.arch is not None  # the recipe's reader saw to it
+    network = load_model(recipe.arch, recipe.weights, classes=recipe.classes, channels=preprocessing.channels)
+    model = export_onnx(network, preprocessing, labels)
+    return Source(model, network.architecture.name, preprocessing, complete_labels(model, labels))
+
+
+def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The labels, one a class of the model; class numbers where there are none.
+
+    Raises:
+        RecipeError: there are more or fewer labels than classes.
+    """
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    if labels is None:
+        return tuple(str(index) for index in range(classes))
+    if len(labels) != classes:
+        raise RecipeError(f"{len(labels)} labels for {classes} classes: give one label a class, in the network's order")
+    return labels
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Reads a text file of class names, one a line, in the network's order."""
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"labels {path} cannot be read ({error}): give a UTF-8 text file, one name a line") from error
