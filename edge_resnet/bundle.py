@@ -21,6 +21,11 @@ from edge_resnet.sealed_zip import FORMAT, MAX_BYTES, Entry, check_name, seal, u
 
 MANIFEST = "manifest.json"
 """The first member of every bundle."""
+BUNDLE_SUFFIX = ".edge"
+FP32_MEMBER = "model.fp32.onnx"
+"""The network that engines are held against."""
+QDQ_MEMBER = "model.qdq.onnx"
+"""An INT8 bundle's network for engines that are compiled later, in TensorRT's scheme."""
 VERIFIED = ("measured", "predicted", "deferred")
 """How an engine's accuracy is known: run on its device, evaluated exactly without it, or not compiled yet."""
 

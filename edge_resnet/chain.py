@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_resnet.accuracy import AccuracyReport
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
-from edge_resnet.bundle import Manifest, write_bundle
+from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.quantize import frames_wanted, quantize
@@ -33,7 +33,6 @@ from edge_resnet.stages import Stage, Stages
 CALIBRATION_BATCH = 8
 PORTABLE_SCHEME = "tensorrt"
 """The scheme of the Q/DQ ONNX that every INT8 bundle holds, for engines that are compiled later."""
-FP32_MEMBER, QDQ_MEMBER = "model.fp32.onnx", "model.qdq.onnx"
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from edge_resnet.accuracy import AccuracyReport
-from edge_resnet.bundle import Bundle, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, run_frames
-from edge_resnet.chain import FP32_MEMBER, QDQ_MEMBER
 from edge_resnet.check import Contestant, Gate, check, float_run
 from edge_resnet.classifier import find_engine
-from edge_resnet.compiling import BUNDLE_SUFFIX
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError, UnavailableError

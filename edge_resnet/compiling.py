@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.bundle import Bundle, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.qdq import half_typed
-from edge_resnet.chain import FP32_MEMBER, QDQ_MEMBER
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.registry import engine_class
@@ -16,8 +15,6 @@ from edge_resnet.errors import EngineError
 from edge_resnet.lowering import Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
 from edge_resnet.output import write_atomically
-
-BUNDLE_SUFFIX = ".edge"
 
 
 @dataclass(frozen=True)

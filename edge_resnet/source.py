@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from edge_resnet.errors import ModelError, RecipeError
+from edge_resnet.labels import read_labels
 from edge_resnet.onnx_file import load_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
@@ -71,11 +72,3 @@ def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> t
     if len(labels) != classes:
         raise RecipeError(f"{len(labels)} labels for {classes} classes: give one label a class, in the network's order")
     return labels
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Reads a text file of class names, one a line, in the network's order."""
-    try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"labels {path} cannot be read ({error}): give a UTF-8 text file, one name a line") from error

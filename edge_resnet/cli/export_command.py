@@ -10,8 +10,8 @@ import typer
 from edge_resnet.cli._console import JsonFlag, print_json, say
 from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, numbers, preprocessing_of
 from edge_resnet.errors import ModelError, RecipeError
+from edge_resnet.labels import read_labels
 from edge_resnet.output import check_writable
-from edge_resnet.source import read_labels
 
 
 def run(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge_resnet.cli._console import JsonFlag, print_json, print_table
+from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.errors import GateError
 from edge_resnet.inspection import inspect_file, verify_bundle
 
 
@@ -28,21 +30,36 @@ def run(
     if json:
         print_json(document)
     else:
-        print_table(str(file), ("", ""), [(key, _short(value)) for key, value in document.items()])
+        for line in _lines(document):
+            say(line)
     failed = [each for each in document.get("verify", ()) if each["passed"] is False]
     if failed:
-        from edge_resnet.errors import GateError
-
         raise GateError(
             f"{file}: the engine for {failed[0]['target']} does not answer its golden samples: build it again here"
         )
 
 
-def _short(value: object) -> str:
-    if isinstance(value, list) and len(value) > 12:
-        return f"{', '.join(map(str, value[:6]))}, … ({len(value)} in all)"
-    if isinstance(value, list):
-        return "\n".join(map(str, value))
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {item}" for key, item in value.items())
-    return str(value)
+def _lines(value: object, indent: int = 0) -> Iterator[str]:
+    """A document as indented lines; long lists are cut."""
+    if not isinstance(value, dict):
+        yield f"{' ' * indent}{_plain(value)}"
+        return
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield f"{' ' * indent}{key}:"
+            yield from _lines(item, indent + 2)
+        elif isinstance(item, (list, tuple)) and item and isinstance(item[0], dict):
+            yield f"{' ' * indent}{key}:"
+            for each in item:
+                yield f"{' ' * (indent + 2)}{', '.join(f'{name} {_plain(v)}' for name, v in each.items() if v is not None)}"
+        else:
+            yield f"{' ' * indent}{key}: {_plain(item)}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(map(_plain, value[:12]))
+        return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown
+    return "–" if value is None else str(value)
