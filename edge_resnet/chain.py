@@ -94,8 +94,9 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         built.append(_with_next(one, recipe))
     usable = [one for one in built if one.failure is None]
     if usable:
+        manifest, members = _contents(recipe, source, lowering, judge, usable)
         with stages.stage("bundle"):
-            _write(recipe, source, lowering, judge, usable)
+            write_bundle(recipe.build.output, manifest, members)
     return BuildResult(
         str(recipe.build.output) if usable else None,
         recipe.build.precision,
@@ -186,7 +187,10 @@ _LOWER: dict[str, Callable[[_Lowering, type[Engine]], Lowered]] = {
 }
 
 
-def _write(recipe: Recipe, source: Source, lowering: _Lowering, judge: Judge, built: list[BuiltTarget]) -> None:
+def _contents(
+    recipe: Recipe, source: Source, lowering: _Lowering, judge: Judge, built: list[BuiltTarget]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What goes into the bundle."""
     members = lowering.members()
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
@@ -206,4 +210,4 @@ def _write(recipe: Recipe, source: Source, lowering: _Lowering, judge: Judge, bu
         accuracy=reports or None,
         created_by={name: version(name) for name in ("edge-resnet", "onnxruntime", "numpy", "pillow", "onnx")},
     )
-    write_bundle(recipe.build.output, manifest, members)
+    return manifest, members

@@ -43,7 +43,9 @@ def say(text: str) -> None:
 
 def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table for a person on stdout; None is shown as a dash, and numbers stand to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title is not None:
+        _OUT.print(title, style="bold", markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
         table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
@@ -53,29 +55,32 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
 
 
 class BarProgress(Progress):
-    """Draws a bar a stage on stderr, when that is a terminal."""
+    """Draws a bar a stage on stderr, one below the other, when that is a terminal."""
 
     def __init__(self) -> None:
-        columns = [TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn()]
-        self._bars = Bars(
-            *columns,
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bars.add_task("", visible=False)
+        self._console = Console(stderr=True)
+        self._bars: Bars | None = None
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        self._task = self._bars.add_task(name, total=total)
-        with self._bars:
+        with Bars(
+            TextColumn("{task.description:26}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        ) as self._bars:
+            task = self._bars.add_task(name, total=total)
             yield
-            done = self._bars.tasks[-1]
-            self._bars.update(self._task, total=done.total or 1, completed=done.total or 1)
+            steps = self._bars.tasks[task].total or 1
+            self._bars.update(task, total=steps, completed=steps)
 
     def advance(self, steps: int) -> None:
-        self._bars.advance(self._task, steps)
+        if self._bars is not None:
+            self._bars.advance(self._bars.task_ids[0], steps)
 
     def update_phase(self, phase: str, done: int, total: int) -> None:
-        self._bars.update(self._task, completed=done, total=total)
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], completed=done, total=total)
