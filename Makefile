@@ -19,8 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/edge-resnet build --precision int8 -o fashion-mnist.edge
-	$(BIN)/edge-resnet info fashion-mnist.edge --verify
-	$(BIN)/edge-resnet classify fashion-mnist.edge --top 2 edge_resnet/demo/test/sneaker/*09.png edge_resnet/demo/test/shirt/*07.png
+	$(BIN)/edge-resnet classify fashion-mnist.edge --top 2 edge_resnet/demo/test/*/*07.png
 
 test: setup
 	$(BIN)/ruff check .

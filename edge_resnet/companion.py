@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.engines.engine import CompiledEngine
-from edge_resnet.engines.targets import targets
+from edge_resnet.engines.targets import all_targets
 from edge_resnet.errors import BundleError
 from edge_resnet.output import write_atomically
 
@@ -46,7 +46,7 @@ def companion_engines(bundle: Path, bundle_digest: str) -> dict[str, bytes]:
         BundleError: an engine lies there whose record is missing, belongs to another bundle, or does not match it.
     """
     found = {}
-    for target in targets():
+    for target in all_targets():
         engine_path = companion_path(bundle, target)
         if engine_path.is_file():
             found[target] = _checked(engine_path, target, bundle_digest)

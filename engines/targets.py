@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ class Target:
     """GPU generations that one engine must run on, as compute capability × 10: 86 is 8.6. Empty for a CPU."""
     precisions: tuple[str, ...]
     """Precisions that the convolutions of an engine can have there, of ``fp32``, ``fp16`` and ``int8``."""
-    int8_sms: tuple[int, ...] | None = None
-    """The SMs of an INT8 engine, where they are fewer; None: all of ``sms``."""
+    sms_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The SMs of an engine of some precision, where they are fewer than ``sms``."""
     memory_gb: float | None = None
     """Memory of the module; None: not known, or it differs within the family."""
     dla_cores: int | None = None
@@ -62,10 +63,10 @@ class Target:
         """
         if precision not in self.precisions:
             raise EngineError(f"target '{self.name}' has no {precision}: choose one of {', '.join(self.precisions)}")
-        return self if precision != "int8" or self.int8_sms is None else replace(self, sms=self.int8_sms)
+        return replace(self, sms=self.sms_at.get(precision, self.sms))
 
 
-def targets() -> dict[str, Target]:
+def all_targets() -> dict[str, Target]:
     """Every target by name, in alphabetical order."""
     return dict(_targets())
 
@@ -101,7 +102,7 @@ def _read(path: Path) -> Target:
         kind=facts["kind"],
         sms=tuple(facts.get("sms", ())),
         precisions=tuple(facts["precisions"]),
-        int8_sms=tuple(facts["int8_sms"]) if "int8_sms" in facts else None,
+        sms_at={precision: tuple(sms) for precision, sms in facts.get("sms_at", {}).items()},
         memory_gb=facts.get("memory_gb"),
         dla_cores=facts.get("dla_cores"),
         jetpacks=tuple(JetPack(**release) for release in facts.get("jetpack", ())),

@@ -41,7 +41,9 @@ def run(
             if each.accuracy is not None:
                 print_accuracy(each.accuracy)
     if result.failures:
-        raise result.failures[0] if len(result.failures) == 1 else GateError("; ".join(map(str, result.failures)))
+        if result.bundle is None and len(result.failures) == 1:
+            raise result.failures[0]
+        raise GateError("; ".join(map(str, result.failures)))  # the other targets are written: exit code 3 says so
 
 
 def _overridden(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_resnet.cli._console import JsonFlag, print_json, print_table
 from edge_resnet.engines.registry import engine_class
-from edge_resnet.engines.targets import targets
+from edge_resnet.engines.targets import all_targets
 
 
 def run(json: JsonFlag = False) -> None:
@@ -13,7 +13,7 @@ def run(json: JsonFlag = False) -> None:
     Example: `edge-resnet devices`
     """
     rows = []
-    for target in targets().values():
+    for target in all_targets().values():
         engine = engine_class(target.kind)
         not_compile, not_run = engine.why_not_compile(target), engine.why_not_run(target)
         reasons = [why for why in (not_compile, not_run) if why]

@@ -33,7 +33,7 @@ def test_classifies_verifies_and_measures(demo_bundle: Path) -> None:
     classified = edge_resnet("classify", demo_bundle, image, "--json")
     assert json.loads(classified.stdout)[0]["predictions"][0]["label"] == "sneaker", classified.stderr
     verified = edge_resnet("info", demo_bundle, "--verify", "--json")
-    assert [each["passed"] for each in json.loads(verified.stdout)["verify"]][0] is True, verified.stderr
+    assert next(each["passed"] for each in json.loads(verified.stdout)["verify"]) is True, verified.stderr
     assert json.loads(edge_resnet("bench", demo_bundle, "--runs", "5", "--json").stdout)["runs"] == 5
     assert edge_resnet("devices", "--json").returncode == 0
 

@@ -6,11 +6,11 @@ import pytest
 
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
-from edge_resnet.engines.targets import targets
+from edge_resnet.engines.targets import all_targets
 from edge_resnet.errors import EngineError
 
 
-@pytest.mark.parametrize("kind", sorted({target.kind for target in targets().values()}))
+@pytest.mark.parametrize("kind", sorted({target.kind for target in all_targets().values()}))
 def test_every_target_has_an_engine_class_of_its_kind(kind: str) -> None:
     engine = engine_class(kind)
     assert issubclass(engine, Engine)

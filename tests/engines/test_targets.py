@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.engines import targets as targets_module
-from edge_resnet.engines.targets import Target, target_named, targets
+from edge_resnet.engines.targets import Target, all_targets, target_named
 from edge_resnet.errors import EngineError
 
 if sys.version_info >= (3, 11):
@@ -34,13 +34,13 @@ KINDS_AND_SMS = {
 
 
 def test_every_target_has_its_kind_and_sms_in_alphabetical_order() -> None:
-    assert {name: (target.kind, target.sms) for name, target in targets().items()} == KINDS_AND_SMS
-    assert list(targets()) == sorted(KINDS_AND_SMS)
+    assert {name: (target.kind, target.sms) for name, target in all_targets().items()} == KINDS_AND_SMS
+    assert list(all_targets()) == sorted(KINDS_AND_SMS)
 
 
 @pytest.mark.parametrize("name", KINDS_AND_SMS)
 def test_device_file_is_named_like_its_target_and_has_no_key_that_is_not_read(name: str) -> None:
-    target = targets()[name]
+    target = all_targets()[name]
     path = Path(targets_module.__file__).with_name("devices") / f"{name}.toml"
     keys = set(tomllib.loads(path.read_text(encoding="utf-8")))
     assert target.name == name
@@ -51,13 +51,13 @@ def test_device_file_is_named_like_its_target_and_has_no_key_that_is_not_read(na
 
 
 def test_only_what_has_a_source_is_known_of_the_accelerators_and_the_memory() -> None:
-    assert {name for name, target in targets().items() if target.dla_cores is not None} == {"jetson-thor"}
+    assert {name for name, target in all_targets().items() if target.dla_cores is not None} == {"jetson-thor"}
     assert target_named("jetson-thor").dla_cores == 0
-    assert all(target.memory_gb is None for target in targets().values())
+    assert all(target.memory_gb is None for target in all_targets().values())
 
 
 def test_jetsons_and_only_they_have_jetpacks() -> None:
-    for name, target in targets().items():
+    for name, target in all_targets().items():
         assert bool(target.jetpacks) == name.startswith("jetson-")
     assert [release.tensorrt for release in target_named("jetson-thor").jetpacks] == ["10.13.3", "10.13.3", "10.16.2"]
     assert {release.version for release in target_named("jetson-xavier-nx").jetpacks} == {"5.1 to 5.1.6"}
@@ -65,7 +65,7 @@ def test_jetsons_and_only_they_have_jetpacks() -> None:
 
 @pytest.mark.parametrize("name", ["jetson-agx-orin", "JETSON_AGX_ORIN", "jetsonAgxOrin"])
 def test_hyphens_underscores_and_case_do_not_matter(name: str) -> None:
-    assert target_named(name) is targets()["jetson-agx-orin"]
+    assert target_named(name) is all_targets()["jetson-agx-orin"]
 
 
 def test_unknown_target_is_refused_with_the_nearest_name_and_the_list() -> None:
@@ -82,17 +82,17 @@ def test_unknown_target_that_is_near_to_none_gets_only_the_list() -> None:
 
 
 def test_callers_cannot_change_the_targets() -> None:
-    targets().clear()
-    assert list(targets()) == sorted(KINDS_AND_SMS)
+    all_targets().clear()
+    assert list(all_targets()) == sorted(KINDS_AND_SMS)
 
 
-def test_an_int8_engine_for_every_rtx_leaves_out_turing_which_has_no_int8_convolutions() -> None:
+def test_an_engine_for_every_rtx_leaves_out_turing_where_turing_cannot_do_it() -> None:
     rtx = target_named("rtx")
-    assert rtx.at("int8").sms == (80, 86, 89, 120, 121)
+    assert rtx.at("int8").sms == rtx.at("fp32").sms == (80, 86, 89, 120, 121)
     assert rtx.at("fp16").sms == rtx.sms == (75, 80, 86, 89, 120, 121)
 
 
-@pytest.mark.parametrize(("target", "precision"), [("cpu", "fp16"), ("rtx-20", "int8")])
+@pytest.mark.parametrize(("target", "precision"), [("cpu", "fp16"), ("rtx-20", "int8"), ("rtx-20", "fp32")])
 def test_a_precision_that_no_device_of_the_target_has_is_refused(target: str, precision: str) -> None:
     with pytest.raises(EngineError, match=f"target '{target}' has no {precision}: choose one of"):
         target_named(target).at(precision)
