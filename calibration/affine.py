@@ -16,6 +16,8 @@ Array = npt.NDArray[np.float32]
 
 SMALLEST_SCALE = np.float32(2.0**-24)
 """The smallest positive FP16 number: a scale below it would be 0 in an FP16 engine."""
+SMALLEST_NORMAL = np.float32(2.0**-14)
+"""Below it FP16 has multiples of ``SMALLEST_SCALE`` only, and rounding may change a scale by a third."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ def dequantize(q: npt.NDArray[Any], params: QuantParams) -> Array:
 
 
 def half_scale(scale: Array) -> Array:
-    """Rounds scales to numbers that FP16 holds too (relative change ≤ 2⁻¹¹).
+    """Rounds scales to numbers that FP16 holds too: relative change ≤ 2⁻¹¹, or upwards where FP16 is subnormal.
 
     So that an engine typed in FP16 and one typed in FP32 quantize with the same scales, and one evaluation holds for
     both.
     """
-    return np.asarray(np.maximum(scale.astype(np.float16).astype(np.float32), SMALLEST_SCALE), np.float32)
+    subnormal = np.maximum(np.ceil(scale / SMALLEST_SCALE), 1) * SMALLEST_SCALE
+    rounded = scale.astype(np.float16).astype(np.float32)
+    return np.asarray(np.where(scale < SMALLEST_NORMAL, subnormal, rounded), np.float32)
 
 
 def symmetric(amax: npt.ArrayLike, axis: int | None = None) -> QuantParams:

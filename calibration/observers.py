@@ -39,10 +39,18 @@ class TensorRange:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> TensorRange:
+    def from_json(cls, values: Any) -> TensorRange:
+        """Reads what ``to_json`` gave.
+
+        Raises:
+            CalibrationError: it is something else, or not all of it is finite.
+        """
         wanted = [field.name for field in fields(cls)]
-        if set(values) != set(wanted) or not all(isinstance(v, (int, float)) for v in values.values()):
-            raise CalibrationError(f"a tensor's range has {sorted(values)}: it needs the numbers {wanted}")
+        numbers = isinstance(values, dict) and all(
+            isinstance(v, (int, float)) and math.isfinite(v) for v in values.values()
+        )
+        if not numbers or set(values) != set(wanted):
+            raise CalibrationError(f"a tensor's range is {values}: it needs the finite numbers {', '.join(wanted)}")
         return cls(**{name: float(value) for name, value in values.items()})
 
 
@@ -65,7 +73,8 @@ class Observer(ABC):
         Raises:
             CalibrationError: a value is not finite.
         """
-        low, high = float(values.min()), float(values.max())
+        # Reductions in the runtime that gave the extremes may pass a NaN over; the sample has it.
+        low, high = float(np.minimum(values.min(), sample.min())), float(np.maximum(values.max(), sample.max()))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError("a value is NaN or infinite: check the weights and the preprocessing")
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
@@ -138,7 +147,8 @@ class Histogram:
         if nonzero.size:
             self._widen(self._exponent_for(float(np.abs(nonzero).max())))
             assert self.exponent is not None
-            bins = np.floor(np.ldexp(nonzero, -self.exponent)).astype(np.int64) + self.BINS
+            scaled = np.ldexp(nonzero.astype(np.float64), -self.exponent)  # in float32, −1e-45 might become 0
+            bins = np.floor(scaled).astype(np.int64) + self.BINS
             self.counts += np.bincount(bins, minlength=2 * self.BINS)
 
     def merge(self, other: Histogram) -> None:

@@ -119,8 +119,9 @@ def insert_qdq(
 def _quantize_constants(editor: _Editor, conv: ir.Node, scheme: Scheme, activation: QuantParams) -> None:
     weight = data(conv, 1)
     assert weight.const_value is not None
-    params = scheme.weight_params(weight.const_value.numpy())
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
+    shift = None if bias is None or bias.const_value is None else bias.const_value.numpy()
+    params = scheme.weight_params(weight.const_value.numpy(), shift, activation)
     bias_params = None if bias is None else scheme.bias_params(activation, params)
     dq, result = editor.quantized_constant(weight, params)
     editor.graph.insert_before(conv, dq)

@@ -22,6 +22,7 @@ from edge_resnet.calibration.topology import (
     convolutions,
     data,
     only_reader,
+    reader_behind_moves,
     residual_adds,
     shortcut_index,
     source_of_moves,
@@ -50,8 +51,14 @@ class Scheme(ABC):
         """Per-tensor parameters of an activation."""
 
     @abstractmethod
-    def weight_params(self, weight: Array) -> QuantParams:
-        """Per-channel (axis 0) INT8 parameters of a convolution's weights M×C×kH×kW."""
+    def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
+        """Per-channel (axis 0) INT8 parameters of a convolution's weights M×C×kH×kW.
+
+        Args:
+            weight: float.
+            bias: float, one a channel; None where there is none.
+            activation: of the convolution's input.
+        """
 
     @abstractmethod
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:
@@ -66,7 +73,7 @@ class Scheme(ABC):
         """
         found: dict[ir.Value, dict[tuple[ir.Node, int], None]] = {}
         for value, reader, index in self._reads(graph):
-            if reader.name not in kept_float:
+            if reader_behind_moves(reader).name not in kept_float:
                 found.setdefault(value, {})[(reader, index)] = None
         return {value: list(uses) for value, uses in found.items()}
 
@@ -102,7 +109,7 @@ class TensorRtScheme(Scheme):
     def activation_params(self, found: TensorRange) -> QuantParams:
         return symmetric(found.amax)
 
-    def weight_params(self, weight: Array) -> QuantParams:
+    def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
         return symmetric(np.abs(weight).max(axis=(1, 2, 3)), axis=0)
 
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:
@@ -123,6 +130,8 @@ class CpuScheme(Scheme):
     PAIR_LIMIT = 127
     """Two weights whose real sum is ≤ 127 steps round to a sum ≤ 128, and 255 · 128 = 32640 fits in int16."""
     BIAS_LIMIT = 2.0**30
+    """The largest quantized bias, which leaves the other half of INT32 to the sum of products. A channel of tiny weights
+    and a plain bias, as training leaves them, would go beyond it; its scale is widened."""
 
     def _reads(self, graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Node, int]]:
         values = [data(conv) for conv in convolutions(graph)]
@@ -148,13 +157,15 @@ class CpuScheme(Scheme):
     def activation_params(self, found: TensorRange) -> QuantParams:
         return asymmetric(found.low, found.high)
 
-    def weight_params(self, weight: Array) -> QuantParams:
+    def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
         flat = np.sort(weight.reshape(len(weight), -1), axis=1)
         flat = np.pad(flat, ((0, 0), (0, max(0, 2 - flat.shape[1]))))
         two_largest = np.clip(flat[:, -2:], 0, None).sum(1)
         two_smallest = np.clip(-flat[:, :2], 0, None).sum(1)
         pair = np.maximum(two_largest, two_smallest)
         amax = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), pair * (127 / self.PAIR_LIMIT))
+        if bias is not None:
+            amax = np.maximum(amax, 127 * np.abs(bias) / (self.BIAS_LIMIT * activation.scale))
         return symmetric(amax, axis=0)
 
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:

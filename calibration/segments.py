@@ -35,20 +35,18 @@ class Walk:
         chunks: Chunks = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
         self.tensors: dict[str, Chunks] = {model.graph.input[0].name: chunks}
         self._segments = iter(_segments(onnx.shape_inference.infer_shapes(model)))
-        self._needed: frozenset[str] = frozenset(self.tensors)
 
     def advance(self) -> onnx.NodeProto | None:
         """Runs up to the next convolution and returns it; None behind the last one.
 
-        Tensors that nothing further needs are forgotten before.
+        Tensors that nothing further needs are then forgotten, but for the convolution's own output.
         """
-        for name in [name for name in self.tensors if name not in self._needed]:
-            del self.tensors[name]
         segment = next(self._segments, None)
         if segment is None:
             return None
         self._run(segment.model)
-        self._needed = segment.needed_later
+        kept = segment.needed_later | {segment.convolution.output[0]}
+        self.tensors = {name: chunks for name, chunks in self.tensors.items() if name in kept}
         return segment.convolution
 
     def _run(self, segment: onnx.ModelProto) -> None:

@@ -73,13 +73,21 @@ class CalibrationTable:
         except (ValueError, RecursionError) as error:
             raise CalibrationError(f"{name}: not a calibration table ({error}): make one with `calibrate`") from error
         wanted = {"format", "method", "model", "images", "preprocessing", "ranges"}
-        if not isinstance(document, dict) or set(document) != wanted or not isinstance(document["ranges"], dict):
+        kinds = {"method": str, "model": str, "images": dict, "preprocessing": dict, "ranges": dict}
+        if (
+            not isinstance(document, dict)
+            or set(document) != wanted
+            or not all(isinstance(document[key], kind) for key, kind in kinds.items())
+        ):
             raise CalibrationError(f"{name}: not a calibration table: make one with `edge-resnet calibrate`")
         if document["format"] != FORMAT:
             raise CalibrationError(
                 f"{name}: calibration table format {document['format']}, this version reads {FORMAT}: calibrate again"
             )
-        ranges = {tensor: TensorRange.from_json(values) for tensor, values in document["ranges"].items()}
+        try:
+            ranges = {tensor: TensorRange.from_json(values) for tensor, values in document["ranges"].items()}
+        except CalibrationError as error:
+            raise CalibrationError(f"{name}: {error}") from error
         return cls(document["method"], document["model"], document["images"], document["preprocessing"], ranges)
 
 

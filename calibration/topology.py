@@ -75,6 +75,13 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     return readers[0] if len(readers) == 1 else None
 
 
+def reader_behind_moves(node: ir.Node) -> ir.Node:
+    """The node that reads what this one gives, behind any Slice and Pad; a node that moves nothing is its own."""
+    while node.op_type in MOVERS and (reader := only_reader(node.outputs[0])) is not None:
+        node = reader
+    return node
+
+
 def source_of_moves(value: ir.Value) -> ir.Value:
     """The tensor whose values this one holds, behind any Slice and Pad."""
     producer = value.producer()

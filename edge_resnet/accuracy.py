@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from edge_resnet.errors import GateError, ModelError
 
 Logits = npt.NDArray[np.float32]
 Run = Callable[[npt.NDArray[np.uint8]], Logits]
@@ -17,6 +20,8 @@ Evaluated = Literal["measured", "predicted"]
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
+MANY = 10_000_000
+"""More images than anybody labels."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Drop:
 
     points: float
     ci95: tuple[float, float]
+    lost: int
+    """Images that FP32 gets right and the engine wrong."""
+    won: int
+    """Images that the engine gets right and FP32 wrong."""
 
 
 @dataclass(frozen=True)
@@ -62,38 +71,48 @@ class AccuracyReport:
 
     @property
     def images_to_be_sure(self) -> int | None:
-        """About how many images would bring the interval's upper end to ``max_drop``, were the drop to stay as it is;
-        None when it is there already, or when no number would do.
+        """How many images would bring the interval's upper end to ``max_drop``, were the same share of them lost and
+        won; None when it is there already, or when not even ``MANY`` would do.
         """
-        if self.drop is None or self.drop.ci95[1] <= self.max_drop or self.drop.points >= self.max_drop:
+        if self.drop is None or self.drop.ci95[1] <= self.max_drop:
             return None
-        half_width = (self.drop.ci95[1] - self.drop.ci95[0]) / 2
-        return math.ceil(self.images * (half_width / (self.max_drop - self.drop.points)) ** 2)
+        lost, won = self.drop.lost / self.images, self.drop.won / self.images
+
+        def enough(images: int) -> bool:
+            return _ci95(lost * images, won * images, images)[1] <= self.max_drop
+
+        return bisect_left(range(MANY), True, lo=self.images, key=enough) if enough(MANY) else None
 
     def to_json(self) -> dict[str, Any]:
         """The document that ``check --json`` prints."""
         document = asdict(self)
-        document["drop"] = None if self.drop is None else {"points": self.drop.points, "ci95": list(self.drop.ci95)}
+        if self.drop is not None:
+            document["drop"]["ci95"] = list(self.drop.ci95)
         return {**document, "passed": self.passed, "images_to_be_sure": self.images_to_be_sure}
 
 
 def paired_drop(lost: int, won: int, images: int) -> Drop:
     """The drop in top-1 and its 95 % interval, from the images that only one of the two got right.
 
-    The adjusted Wald interval for paired proportions: one discordant pair is added on each side, and the Wald interval
-    is taken of the result (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial
-    Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics 37(4), 2012, equation 4).
-
     Args:
         lost: images that FP32 gets right and the engine wrong.
         won: images that the engine gets right and FP32 wrong.
         images: all images.
     """
+    return Drop(100 * (lost - won) / images, _ci95(lost, won, images), lost, won)
+
+
+def _ci95(lost: float, won: float, images: int) -> tuple[float, float]:
+    """The interval of the drop, in points.
+
+    The adjusted Wald interval for paired proportions: one discordant pair is added on each side, and the Wald interval
+    is taken of the result (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial
+    Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics 37(4), 2012, equation 4).
+    """
     p_lost, p_won = (lost + 1) / (images + 2), (won + 1) / (images + 2)
     middle = p_lost - p_won
     half = Z95 * math.sqrt((p_lost + p_won - middle**2) / (images + 2))
-    low, high = max(-1.0, middle - half), min(1.0, middle + half)
-    return Drop(100 * (lost - won) / images, (100 * low, 100 * high))
+    return 100 * max(-1.0, middle - half), 100 * min(1.0, middle + half)
 
 
 class _Tally:
@@ -148,14 +167,22 @@ def compare(
         max_drop: the gate, in points of top-1.
         strict: whether the interval's upper end must pass the gate too.
         advance: called with the number of images done.
+
+    Raises:
+        ModelError: the reference answers NaN or infinity.
+        GateError: the engine does.
     """
     tally, classes = _Tally(), 0
     for frames in batches:
         start = tally.images
         truth = None if labels is None else np.asarray(labels[start : start + len(frames)], np.int64)
-        wanted = reference(frames)
+        wanted, answers = reference(frames), engine(frames)
+        if not np.isfinite(wanted).all():
+            raise ModelError("the FP32 network itself answers NaN or infinity: judge a network that works")
+        if not np.isfinite(answers).all():
+            raise GateError(f"{engine_name} answers NaN or infinity: a value is beyond its range, keep layers float")
         classes = wanted.shape[1]
-        tally.add(wanted, engine(frames), truth)
+        tally.add(wanted, answers, truth)
         advance(len(frames))
     n = tally.images
     fp32, quantized = (

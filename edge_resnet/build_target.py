@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from edge_resnet.bundle import EngineEntry
 from edge_resnet.check import Contestant, Gate, check, require_passed
 from edge_resnet.engines.engine import CompiledEngine, Engine
 from edge_resnet.engines.targets import Target
-from edge_resnet.errors import EdgeResnetError, EngineError, GateError
+from edge_resnet.errors import CalibrationError, EdgeResnetError, EngineError, GateError, UnavailableError
 from edge_resnet.golden import judge
 from edge_resnet.images import ImageSet
 from edge_resnet.lowering import Lowered
@@ -71,14 +72,20 @@ class Judge:
 
 
 def build_target(
-    target: Target, engine: type[Engine], lowered: Lowered, judge: Judge, precision: str, stages: Stages
+    target: Target,
+    engine: type[Engine],
+    lower: Callable[[], Lowered],
+    judge: Judge,
+    precision: str,
+    stages: Stages,
 ) -> BuiltTarget:
-    """Compiles for one target and verifies the engine; a refusal by the compiler or a gate is in ``failure``."""
+    """Lowers and compiles for one target and verifies the engine; a refusal on the way is in ``failure``."""
     why_not = engine.why_not_compile(target)
     if why_not is not None:
         return _deferred(target, precision, why_not)
     report: AccuracyReport | None = None
     try:
+        lowered = lower()
         start = time.perf_counter()
         with stages.stage(f"compile for {target.name}"):
             compiled = engine.compile(lowered.compiled_from, target, stages.progress.update_phase)
@@ -91,7 +98,7 @@ def build_target(
             report = _accuracy(Contestant(target.name, run, evaluated), judge, stages)
         if report is not None:
             require_passed(report)
-    except (EngineError, GateError) as error:
+    except (CalibrationError, EngineError, GateError, UnavailableError) as error:
         result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
         return BuiltTarget(result, failure=error)
     member = f"engines/{target.name}{engine.suffix}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -49,8 +50,9 @@ class BuildResult:
 
     @property
     def accuracy(self) -> AccuracyReport | None:
-        """The first checked target's."""
-        return next((result.accuracy for result in self.targets if result.accuracy is not None), None)
+        """The report of the first target that did not pass; when all did, of the first that was checked."""
+        reports = [result.accuracy for result in self.targets if result.accuracy is not None]
+        return next((report for report in reports if not report.passed), reports[0] if reports else None)
 
     def to_json(self) -> dict[str, Any]:
         """The document that ``build --json`` prints."""
@@ -74,7 +76,8 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     """
     check_writable(recipe.build.output)
     stages = Stages(progress or Progress())
-    targets = [target_named(name).at(recipe.build.precision) for name in dict.fromkeys(recipe.build.targets)]
+    names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
+    targets = [target_named(name).at(recipe.build.precision) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source)
@@ -90,7 +93,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     built = []
     for target in targets:
         engine = engine_class(target.kind)
-        one = build_target(target, engine, lowering.of(engine), judge, recipe.build.precision, stages)
+        one = build_target(target, engine, partial(lowering.of, engine), judge, recipe.build.precision, stages)
         built.append(_with_next(one, recipe))
     usable = [one for one in built if one.failure is None]
     if usable:

@@ -10,7 +10,7 @@ import onnx
 
 from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
 from edge_resnet.calibration.simulate import fast_session, run_frames
-from edge_resnet.errors import GateError
+from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.images import ImageSet
 from edge_resnet.preprocessing import Preprocessing
 
@@ -25,6 +25,10 @@ class Gate:
     """Points of top-1."""
     strict: bool
     """Whether the upper end of the drop's interval must pass too."""
+
+    def __post_init__(self) -> None:
+        if not -100 <= self.max_drop <= 100:
+            raise RecipeError(f"max_drop is {self.max_drop:g}: give points of top-1 accuracy, from -100 to 100")
 
 
 def float_run(model: onnx.ModelProto) -> Run:

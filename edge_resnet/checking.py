@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from edge_resnet.accuracy import AccuracyReport
-from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.check import Contestant, Gate, check, float_run
 from edge_resnet.classifier import find_engine
+from edge_resnet.compiling import lowered_from_bundle
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import ModelError, UnavailableError
+from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
-from edge_resnet.onnx_file import load_onnx, parse_onnx, read_metadata
+from edge_resnet.onnx_file import load_fp32, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 
 Advance = Callable[[int], None]
@@ -29,7 +30,7 @@ def check_file(
     Args:
         source: a ``.edge`` bundle or Q/DQ ONNX.
         reference: the FP32 ONNX; a bundle holds its own.
-        target: which engine of a bundle; by default the first.
+        target: which engine of a bundle, by default the first; what an ONNX file's prediction is for.
         images: the evaluation images, labelled or not.
         gate: how much may be lost.
         advance: called with the number of images done.
@@ -45,9 +46,10 @@ def check_file(
 def _check_onnx(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
 ) -> AccuracyReport:
+    name = source.name if target is None else target_named(target).at("int8").name
     if reference is None:
         raise ModelError(f"{source} holds no FP32 network to compare with: give it with --reference F.onnx")
-    quantized, original = load_onnx(source), load_onnx(reference)
+    quantized, original = load_onnx(source), load_fp32(reference)
     found, held = read_metadata(quantized, str(source)), read_metadata(original, str(reference))
     preprocessing = held.preprocessing or found.preprocessing
     if preprocessing is None:
@@ -55,7 +57,7 @@ def _check_onnx(
     if found.calibration is not None:
         check_disjoint(found.calibration["sha256"], images)
     labels = held.labels or found.labels
-    contestant = Contestant(source.name, partial(run_frames, exact_session(quantized)), "predicted")
+    contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
     labelled = images if labels is None else images.with_labels_of(labels)
     return check(float_run(original), contestant, labelled, preprocessing, gate, advance)
 
@@ -64,7 +66,7 @@ def _check_bundle(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
 ) -> AccuracyReport:
     bundle = open_bundle(source)
-    original = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER) if reference is None else load_onnx(reference)
+    original = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER) if reference is None else load_fp32(reference)
     if bundle.manifest.calibration is not None:
         seen = bundle.manifest.calibration["images"]
         assert isinstance(seen, dict)
@@ -77,13 +79,9 @@ def _check_bundle(
 
 def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:
     """The engine itself, where it runs; else the exact evaluation of the graph that it is made from."""
-    wanted = target_named(target)
+    wanted = target_named(target).at(bundle.manifest.precision)
     engine = engine_class(wanted.kind)
     if engine.why_not_run(wanted) is None:
         found = find_engine(path, bundle, target)
         return Contestant(wanted.name, engine(found.data).run, "measured")
-    if bundle.manifest.precision != "int8":
-        why = engine.why_not_run(wanted)
-        raise UnavailableError(f"{wanted.name} does not run here ({why}), and only INT8 can be predicted exactly")
-    model = parse_onnx(bundle.read(QDQ_MEMBER), QDQ_MEMBER)
-    return Contestant(wanted.name, partial(run_frames, exact_session(model)), "predicted")
+    return Contestant(wanted.name, lowered_from_bundle(path, bundle, engine).predicted, "predicted")

@@ -86,7 +86,7 @@ def find_engine(path: Path, bundle: Bundle, target: str | None) -> RunnableEngin
         engines = {wanted: engines[wanted]}
     reasons = []
     for name in sorted(engines, key=lambda name: target_named(name).kind == "onnxruntime"):
-        found = target_named(name)
+        found = target_named(name).at(bundle.manifest.precision)
         why_not = engine_class(found.kind).why_not_run(found)
         if why_not is None:
             return RunnableEngine(found, engines[name])

@@ -44,10 +44,10 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
         target = target.at(bundle.manifest.precision)
-        lowered = _from_bundle(source, bundle, engine)
+        lowered = lowered_from_bundle(source, bundle, engine)
     else:
         bundle, lowered = None, _from_onnx(source, engine)
-        target = target.at("int8") if lowered.int8_layers else target
+        target = target.at("int8" if lowered.int8_layers else "fp32")
     compiled = engine.compile(lowered.compiled_from, target, progress)
     lowered.check_coverage(target.name, compiled.layers)
     return CompiledSource(target, compiled, bundle)
@@ -61,7 +61,12 @@ def write_engine(made: CompiledSource, place: Path) -> None:
         write_companion(place, made.target.name, made.bundle.digest, made.compiled)
 
 
-def _from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:
+def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:
+    """A bundle's network at its precision, for one kind of engine.
+
+    Raises:
+        EngineError: the bundle has no Q/DQ for this kind.
+    """
     precision = bundle.manifest.precision
     if precision == "int8":
         if engine.scheme != "tensorrt":

@@ -41,7 +41,7 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
     bundle.verify_members()
     found: list[dict[str, Any]] = []
     for entry in bundle.manifest.engines:
-        target = target_named(entry.target)
+        target = target_named(entry.target).at(entry.precision)
         kind = engine_class(target.kind)
         why_not = "deferred: not compiled yet" if entry.member is None else kind.why_not_run(target)
         if why_not is not None:

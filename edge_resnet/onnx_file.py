@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from edge_resnet.errors import ModelError
 from edge_resnet.output import write_atomically
@@ -18,6 +19,8 @@ ARCHITECTURE_KEY = "edge_resnet.architecture"
 CALIBRATION_KEY = "edge_resnet.calibration"
 LABELS_KEY = "edge_resnet.labels"
 PREPROCESSING_KEY = "edge_resnet.preprocessing"
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """Reads an ONNX file and checks it.
 
     Raises:
-        ModelError: the file is missing, is no valid ONNX, or does not take uint8 frames.
+        ModelError: the file is missing, is no valid ONNX, does not take uint8 frames, or has weights that are NaN.
     """
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}: export one with `edge-resnet export`")
@@ -43,6 +46,18 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         return parse_onnx(path.read_bytes(), str(path))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}: make it readable") from error
+
+
+def load_fp32(path: Path) -> onnx.ModelProto:
+    """``load_onnx`` for a network that is not quantized yet.
+
+    Raises:
+        ModelError: as ``load_onnx``, and when it has Q/DQ.
+    """
+    model = load_onnx(path)
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise ModelError(f"{path} is quantized already: give the FP32 ONNX that it was made from")
+    return model
 
 
 def parse_onnx(data: bytes, name: str) -> onnx.ModelProto:
@@ -58,6 +73,9 @@ def parse_onnx(data: bytes, name: str) -> onnx.ModelProto:
         raise ModelError(
             f"{name} does not take uint8 frames: make it with `edge-resnet export`, which puts the preprocessing in"
         )
+    for weight in model.graph.initializer:
+        if weight.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(weight)).all():
+            raise ModelError(f"{name}: '{weight.name}' has NaN or infinite values: export a model that has none")
     return model
 
 

@@ -38,7 +38,7 @@ def refinement_frames(table: CalibrationTable, beside: Path, source: Path | None
 
 
 def _those_of(table: CalibrationTable, images: ImageSet) -> ImageSet:
-    wanted = set(table.images["sha256"])
+    wanted = set(_hashes(table))
     kept = [index for index, digest in enumerate(images.hashes) if digest in wanted]
     if not kept:
         raise CalibrationError(
@@ -51,5 +51,13 @@ def _those_of(table: CalibrationTable, images: ImageSet) -> ImageSet:
 def with_provenance(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProto:
     """Writes method and image hashes of the calibration into a quantized model's metadata."""
     found = read_metadata(model, "the quantized model")
-    write_metadata(model, replace(found, calibration={"method": table.method, "sha256": table.images["sha256"]}))
+    write_metadata(model, replace(found, calibration={"method": table.method, "sha256": _hashes(table)}))
     return model
+
+
+def _hashes(table: CalibrationTable) -> list[str]:
+    """SHA-256 of each image that the table was made from."""
+    found = table.images.get("sha256")
+    if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
+        raise CalibrationError("the calibration table does not say which images it was made from: calibrate again")
+    return found

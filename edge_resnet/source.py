@@ -9,7 +9,7 @@ import onnx
 
 from edge_resnet.errors import ModelError, RecipeError
 from edge_resnet.labels import read_labels
-from edge_resnet.onnx_file import load_onnx, read_metadata
+from edge_resnet.onnx_file import load_fp32, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
 
@@ -38,15 +38,20 @@ def load_source(recipe: Recipe) -> Source:
     """
     labels = None if recipe.model.labels is None else read_labels(recipe.model.labels)
     if recipe.model.onnx is not None:
-        return _from_onnx(recipe.model.onnx, labels)
+        return _from_onnx(recipe, recipe.model.onnx, labels)
     return _from_checkpoint(recipe.model, Preprocessing.from_table(recipe.preprocessing), labels)
 
 
-def _from_onnx(path: Path, labels: tuple[str, ...] | None) -> Source:
-    model = load_onnx(path)
+def _from_onnx(recipe: Recipe, path: Path, labels: tuple[str, ...] | None) -> Source:
+    """Reads the file; what the recipe says too must agree with it."""
+    model = load_fp32(path)
     found = read_metadata(model, str(path))
     if found.preprocessing is None:
         raise ModelError(f"{path} holds no preprocessing: make it with `edge-resnet export`")
+    if recipe.preprocessing and Preprocessing.from_table(recipe.preprocessing) != found.preprocessing:
+        raise RecipeError(f"[preprocessing] is not the one that {path} was exported with: leave it out")
+    if recipe.model.classes not in (None, _classes(model)):
+        raise RecipeError(f"classes is {recipe.model.classes}, but {path} has {_classes(model)}: leave it out")
     return Source(model, found.architecture, found.preprocessing, complete_labels(model, labels or found.labels))
 
 
@@ -66,9 +71,13 @@ def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> t
     Raises:
         RecipeError: there are more or fewer labels than classes.
     """
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    classes = _classes(model)
     if labels is None:
         return tuple(str(index) for index in range(classes))
     if len(labels) != classes:
         raise RecipeError(f"{len(labels)} labels for {classes} classes: give one label a class, in the network's order")
     return labels
+
+
+def _classes(model: onnx.ModelProto) -> int:
+    return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)

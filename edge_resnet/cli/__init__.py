@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -42,20 +43,36 @@ for _name in COMMANDS:
 def main() -> None:
     """Runs the command line; an error that the user can mend is one line on stderr and its exit code."""
     try:
-        app()
+        raise SystemExit(app(prog_name="edge-resnet", standalone_mode=False))
     except EdgeResnetError as error:
-        print(f"edge-resnet: {error}", file=sys.stderr)
+        _say_why(str(error))
         raise SystemExit(error.exit_code) from None
+    except _UsageError as error:
+        _say_why(_usage(error))
+        raise SystemExit(2) from None
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
             raise
-        print(
-            f"edge-resnet: this command needs {error.name}, which is not installed: {_EXTRAS[error.name]}",
-            file=sys.stderr,
-        )
+        _say_why(f"this command needs {error.name}, which is not installed: {_EXTRAS[error.name]}")
         raise SystemExit(4) from None
-    except BrokenPipeError:
-        raise SystemExit(141) from None  # whoever read our output has gone: what the shell reports for SIGPIPE
+    except typer.Abort:
+        raise SystemExit(130) from None  # Ctrl-C: what the shell reports for SIGINT
+
+
+def _say_why(message: str) -> None:
+    """The one line on stderr; a path or a compiler's own words may have brought line breaks along."""
+    if message:
+        print(f"edge-resnet: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments; empty when there were none, and the help has been shown."""
+    message, command = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "edge-resnet"
+    return f"{message}: see `{command} --help`" if message else ""
+
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Base of what typer raises for wrong arguments; newer ones bring a click of their own, so it has no common address."""
 
 
 _EXTRAS = dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -29,11 +30,12 @@ def numbers(flag: str, text: str) -> tuple[float, ...]:
         RecipeError: one is no number.
     """
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise RecipeError(
-            f"{flag} is '{text}': give numbers with commas between them, such as 0.485,0.456,0.406"
-        ) from None
+        found = ()
+    if not found or not all(map(math.isfinite, found)):
+        raise RecipeError(f"{flag} is '{text}': give numbers with commas between them, such as 0.485,0.456,0.406")
+    return found
 
 
 def preprocessing_of(

@@ -41,9 +41,10 @@ def run(
             if each.accuracy is not None:
                 print_accuracy(each.accuracy)
     if result.failures:
-        if result.bundle is None and len(result.failures) == 1:
+        reasons = dict.fromkeys(map(str, result.failures))
+        if result.bundle is None and len(reasons) == 1:
             raise result.failures[0]
-        raise GateError("; ".join(map(str, result.failures)))  # the other targets are written: exit code 3 says so
+        raise GateError("; ".join(reasons))  # the other targets are written: exit code 3 says so
 
 
 def _overridden(

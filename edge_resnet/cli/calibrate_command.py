@@ -36,10 +36,10 @@ def run(
     """
     from edge_resnet.calibration.collect import collect
     from edge_resnet.chain import CALIBRATION_BATCH
-    from edge_resnet.onnx_file import load_onnx, read_metadata
+    from edge_resnet.onnx_file import load_fp32, read_metadata
 
     check_writable(output)
-    loaded = load_onnx(model)
+    loaded = load_fp32(model)
     held = read_metadata(loaded, str(model)).preprocessing
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
     spec = held or given

@@ -42,7 +42,8 @@ def run(
     check_writable(output)
     shape, channels = _shape(size, input_shape)
     names = None if labels is None else read_labels(labels)
-    spec = preprocessing_of(preprocessing, shape, resize, mean, std)
+    size_alone = float_input and preprocessing is None and mean is None and std is None
+    spec = preprocessing_of(preprocessing, None if size_alone else shape, resize, mean, std)
     if channels is not None and spec is not None and channels != spec.channels:
         raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
     channels = spec.channels if spec is not None else channels

@@ -1,0 +1,117 @@
+"""From an FP32 network and its ranges to a quantized one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edge_resnet.calibration import EFFORTS, SCHEMES, CalibrationTable, frames_wanted, insert_qdq, quantize
+from edge_resnet.calibration.quantize import MEMORY
+from edge_resnet.calibration.refine import EXACT_PIXELS, exact_input
+from edge_resnet.calibration.segments import Walk
+from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.errors import CalibrationError
+
+TENSORRT = SCHEMES["tensorrt"]
+Network = Callable[..., onnx.ModelProto]
+Ranges = Callable[[onnx.ModelProto], CalibrationTable]
+Frames = Callable[..., npt.NDArray[np.uint8]]
+
+
+def biases(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """Of the convolutions."""
+    named = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {n.name: numpy_helper.to_array(named[n.input[2]]) for n in model.graph.node if n.op_type == "Conv"}
+
+
+class TestEffort:
+    def test_fast_is_none_and_more_effort_is_more_frames(self) -> None:
+        assert [frames_wanted(name, (28, 28, 1)) for name in ("fast", "standard", "best")] == [0, 128, 512]
+        assert set(EFFORTS) == {"fast", "standard", "best"}
+
+    @pytest.mark.parametrize(("size", "most"), [(224, 27), (1024, 16)])
+    def test_large_frames_are_fewer(self, size: int, most: int) -> None:
+        assert frames_wanted("best", (size, size, 3)) == frames_wanted("standard", (size, size, 3)) == most
+        assert frames_wanted("fast", (size, size, 3)) == 0
+
+    def test_unknown_effort_lists_those_there_are(self) -> None:
+        with pytest.raises(CalibrationError, match="unknown effort 'more': choose one of fast, standard, best"):
+            frames_wanted("more", (224, 224, 3))
+
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("arch", ["resnet18", "resnet20", "resnet50"])
+    def test_so_many_frames_tensors_fit_in_memory(
+        self, network: Network, distinct_ranges: Ranges, random_frames: Frames, arch: str, scheme: str
+    ) -> None:
+        """Measured as bias correction walks: through the network and its quantized form at once."""
+        size = 32
+        model = network(arch, size)
+        quantized = insert_qdq(model, distinct_ranges(model), SCHEMES[scheme]).model
+        walks = [Walk(each, random_frames(1, size)) for each in (model, quantized)]
+        most = 0
+        for _ in range(2 * len(biases(model))):
+            walk, other = walks
+            before = walk.tensors
+            walk.advance()
+            held = [*{**before, **walk.tensors}.values(), *other.tensors.values()]
+            most = max(most, sum(chunk.nbytes for chunks in held for chunk in chunks))
+            walks.reverse()
+        at_full_size = most * (224 / size) ** 2
+        assert at_full_size * frames_wanted("best", (224, 224, 3)) <= MEMORY
+
+
+@pytest.mark.parametrize("frames", [None, np.zeros((0, 32, 32, 3), np.uint8)], ids=["none", "an empty batch"])
+def test_without_frames_biases_stay_as_they_are(
+    network: Network, distinct_ranges: Ranges, frames: npt.NDArray[np.uint8] | None
+) -> None:
+    model = network("resnet20", 32)
+    table = distinct_ranges(model)
+    made = quantize(model, table, TENSORRT, frames)
+    wanted, actual = biases(exact_input(model, table).model), biases(made.model)
+    assert len(wanted) == 19
+    for name, bias in wanted.items():
+        np.testing.assert_array_equal(actual[name], bias)
+
+
+def test_with_frames_every_bias_is_corrected(network: Network, distinct_ranges: Ranges, random_frames: Frames) -> None:
+    model = network("resnet20", 32)
+    before = model.SerializeToString(deterministic=True)
+    made = quantize(model, distinct_ranges(model), TENSORRT, random_frames(4, 32))
+    plain = quantize(model, distinct_ranges(model), TENSORRT, None)
+    assert model.SerializeToString(deterministic=True) == before
+    for name, bias in biases(plain.model).items():
+        assert np.abs(biases(made.model)[name] - bias).max() > 0
+    assert made.quantized_layers == plain.quantized_layers == tuple(biases(model))
+
+
+@pytest.mark.parametrize("kept", [(), ("conv1",), ("layer1.0.conv1",)])
+def test_the_input_is_exact_where_the_first_convolution_is_int8(
+    network: Network, distinct_ranges: Ranges, kept: tuple[str, ...]
+) -> None:
+    model = network("resnet20", 32)
+    made = quantize(model, distinct_ranges(model), TENSORRT, None, kept)
+    tensors = {name for node in made.model.graph.node for name in node.output}
+    assert (EXACT_PIXELS in tensors) == ("conv1" not in kept)
+    assert ("preprocessing.mul" in tensors) == ("conv1" in kept)
+    assert set(made.kept_float) == {*kept, "fc"}
+
+
+def test_a_table_of_another_model_is_refused(network: Network, distinct_ranges: Ranges) -> None:
+    with pytest.raises(CalibrationError, match="made for another model"):
+        quantize(network("resnet20", 32), distinct_ranges(network("resnet20", 16)), TENSORRT, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "least"), [("tensorrt", 34), ("cpu", 36)])
+def test_the_demo_answers_as_in_fp32(demo: Any, sqnr: Callable[..., float], scheme: str, least: float) -> None:
+    frames = demo.frames[:: len(demo.frames) // frames_wanted("standard", (28, 28, 1))]
+    made = quantize(demo.model, demo.table, SCHEMES[scheme], frames)
+    logits = run_frames(exact_session(made.model), demo.test_frames)
+    assert sqnr(demo.logits, logits) > least
+    assert np.mean(logits.argmax(1) == demo.logits.argmax(1)) > 0.985

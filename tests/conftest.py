@@ -1,0 +1,186 @@
+"""What several tests share: the demo bundle, built once; small sets of its images; the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import edge_resnet
+from edge_resnet import demo
+from edge_resnet.cli import main
+from edge_resnet.demo import demo_recipe
+from edge_resnet.labels import read_labels
+from edge_resnet.preprocessing import NAMED
+from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, QuantizeRecipe, Recipe
+
+DEMO_WEIGHTS = demo.FOLDER / "resnet20-fashion-mnist.safetensors"
+DEMO_LABELS = demo.FOLDER / "labels.txt"
+RECIPE = """
+[model]
+{model}
+
+[preprocessing]
+size = 28
+crop = "none"
+interpolation = "bilinear"
+color = "gray"
+mean = [0.2860]
+std = [0.3530]
+
+[calibration]
+images = "{calibration}"
+
+[quantize]
+effort = "{effort}"
+
+[accuracy]
+{accuracy}
+
+[build]
+{build}
+"""
+
+
+@pytest.fixture(scope="session")
+def demo_build(tmp_path_factory: pytest.TempPathFactory) -> edge_resnet.BuildResult:
+    """What building the demo gave, for the CPU and for TensorRT-RTX."""
+    recipe = demo_recipe()
+    output = tmp_path_factory.mktemp("demo") / "fashion-mnist.edge"
+    return edge_resnet.build(replace(recipe, build=replace(recipe.build, output=output)))
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(demo_build: edge_resnet.BuildResult) -> Path:
+    """The demo's bundle; not to be written to, nor beside it."""
+    assert demo_build.bundle is not None
+    return Path(demo_build.bundle)
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the demo's images, a folder a class: three each in ``calibration``, four each in ``test``."""
+    root = tmp_path_factory.mktemp("few")
+    for name, source, count in (("calibration", demo.CALIBRATION, 3), ("test", demo.TEST, 4)):
+        for folder in source.iterdir():
+            (root / name / folder.name).mkdir(parents=True)
+            for path in sorted(folder.iterdir())[:count]:
+                shutil.copy(path, root / name / folder.name)
+    return root
+
+
+@pytest.fixture
+def small_recipe(few: Path, tmp_path: Path) -> Recipe:
+    """The demo for the CPU alone, on few images, without refinement: builds in a fraction of a second."""
+    return replace(
+        demo_recipe(),
+        calibration=CalibrationRecipe(few / "calibration"),
+        quantize=QuantizeRecipe(effort="fast"),
+        accuracy=AccuracyRecipe(few / "test"),
+        build=BuildRecipe(targets=("cpu",), output=tmp_path / "model.edge"),
+    )
+
+
+@pytest.fixture
+def recipe_file(few: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes ``small_recipe`` as a file; keyword arguments replace the lines of a table."""
+
+    def write(
+        *,
+        model: str = f'arch = "resnet20"\nweights = "{DEMO_WEIGHTS}"\nlabels = "{DEMO_LABELS}"',
+        calibration: Path = few / "calibration",
+        accuracy: str = f'images = "{few / "test"}"',
+        build: str = "",
+        effort: str = "fast",
+    ) -> Path:
+        path = tmp_path / "edge-resnet.toml"
+        values = {"model": model, "calibration": calibration, "accuracy": accuracy, "build": build, "effort": effort}
+        path.write_text(RECIPE.format(**values), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's network as FP32 ONNX, with preprocessing and labels."""
+    from edge_resnet.export import export_onnx  # torch takes seconds to import: only for the tests that need it
+    from edge_resnet.onnx_file import save_onnx
+    from edge_resnet.weights import load_model
+
+    path = tmp_path_factory.mktemp("onnx") / "demo.onnx"
+    model = load_model("resnet20", DEMO_WEIGHTS)
+    save_onnx(export_onnx(model, NAMED["fashion-mnist"], read_labels(DEMO_LABELS)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sneaker() -> Path:
+    """An image of the demo that every engine gets right."""
+    return demo.TEST / "sneaker" / "00009.png"
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs a command line in this process and in an empty folder, ``tmp_path``; an unforeseen error is raised."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path | float) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["edge-resnet", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def cli_json(cli: Cli) -> Callable[..., object]:
+    """Runs a command with ``--json`` that must succeed; gives the document."""
+
+    def run(*arguments: str | Path | float) -> object:
+        result = cli(*arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Cli, tmp_path: Path) -> Callable[..., str]:
+    """Runs a command that must be refused with one line and an exit code, leaving every file as it was; gives the line."""
+
+    def run(code: int, *arguments: str | Path | float) -> str:
+        before = _contents(tmp_path)
+        result = cli(*arguments)
+        assert (result.returncode, result.stdout) == (code, ""), result.stderr
+        assert result.stderr.startswith("edge-resnet: ") and result.stderr.count("\n") == 1, result.stderr
+        assert _contents(tmp_path) == before
+        return result.stderr.removeprefix("edge-resnet: ").rstrip("\n")
+
+    return run
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def ten_frames() -> npt.NDArray[np.uint8]:
+    """A test image of each of the demo's classes, uint8 10×28×28×1; the network takes them as they are."""
+    paths = [sorted(folder.iterdir())[0] for folder in sorted(demo.TEST.iterdir())]
+    return np.stack([np.asarray(Image.open(path))[:, :, np.newaxis] for path in paths])
