@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edge_resnet.calibration.observers import Observer, observer_named
 from edge_resnet.calibration.simulate import fast_session
@@ -22,8 +23,9 @@ from edge_resnet.calibration.topology import (
 )
 from edge_resnet.errors import CalibrationError
 
-SAMPLE = 1 << 15
-"""Values of a tensor that enter its histogram, of each image; the extremes are of all."""
+SAMPLE = 1 << 14
+"""About how many values of a tensor enter its histogram, of each image; the extremes are of all. On a ResNet-20 a quarter
+of its values, and an eighth, gave the same logit SQNR within 0.1 dB."""
 
 Advance = Callable[[int], None]
 """Called with the number of images done since the last call."""
@@ -94,9 +96,13 @@ def _observe(observer: Observer, name: str, extremes: Any, samples: Any, seen: i
 
 
 def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The model with two outputs a tensor: extremes N×2, and samples N×S, every s-th value of the flattened tensor.
+    """The model with two outputs a tensor: its extremes, N×K×1×1, and a sample of it, N×C×h×w.
 
-    Computed inside the graph, by the runtime's own threads, so that no large tensor ever leaves it.
+    Computed inside the graph, by the runtime's own threads, so that no large tensor ever leaves it, and with operators
+    that read ONNX Runtime's blocked layout: to bring every tensor into N×C×H×W costs as much as all else here together.
+    The sample is every s-th row and column of every channel, by an average over one value, which keeps a NaN. The
+    smallest value is sought where there may be negative ones; behind a ReLU that of the sample will do, as quantizers
+    begin at 0 there.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -104,24 +110,26 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
     del graph.output[:]
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.value_info}
-
-    def constant(name: str, *values: int) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
-
-    zero, one, end = constant("stat.0", 0), constant("stat.1", 1), constant("stat.end", np.iinfo(np.int64).max)
+    producers = {output: node for node in graph.node for output in node.output}
     for index, name in enumerate(names):
-        size = int(np.prod(shapes[name][1:]))
-        step = constant(f"stat.{index}.step", max(1, size // SAMPLE) | 1)
-        graph.node.extend(
-            [
-                helper.make_node("Flatten", [name], [f"stat.{index}.flat"]),
-                helper.make_node("ReduceMin", [f"stat.{index}.flat"], [f"stat.{index}.min"], axes=[1]),
-                helper.make_node("ReduceMax", [f"stat.{index}.flat"], [f"stat.{index}.max"], axes=[1]),
-                helper.make_node("Concat", [f"stat.{index}.min", f"stat.{index}.max"], [f"stat.{index}.ends"], axis=1),
-                helper.make_node("Slice", [f"stat.{index}.flat", zero, end, one, step], [f"stat.{index}.sample"]),
-            ]
-        )
+        stat = f"stat.{index}"
+        stride = math.ceil(math.sqrt(math.prod(shapes[name][1:]) / SAMPLE))
+        pool = helper.make_node("AveragePool", [name], [f"{stat}.sample"], kernel_shape=[1, 1], strides=[stride] * 2)
+        graph.node.append(pool)
+        if _rectified(producers[name], producers):
+            graph.node.append(helper.make_node("GlobalMaxPool", [name], [f"{stat}.ends"]))
+        else:
+            largest, smallest = f"{stat}.max", f"{stat}.min"
+            graph.node.append(helper.make_node("GlobalMaxPool", [name], [largest]))
+            graph.node.append(helper.make_node("ReduceMin", [name], [smallest], axes=[1, 2, 3]))
+            graph.node.append(helper.make_node("Concat", [largest, smallest], [f"{stat}.ends"], axis=1))
         for part in ("ends", "sample"):
-            graph.output.append(helper.make_tensor_value_info(f"stat.{index}.{part}", TensorProto.FLOAT, None))
+            graph.output.append(helper.make_tensor_value_info(f"{stat}.{part}", TensorProto.FLOAT, None))
     return made
+
+
+def _rectified(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a ReLU made the values that a node gives."""
+    while node.op_type == "MaxPool":
+        node = producers[node.input[0]]
+    return bool(node.op_type == "Relu")

@@ -142,14 +142,15 @@ class Histogram:
         self.zeros = 0
 
     def add(self, values: Values) -> None:
-        nonzero = values[values != 0]
-        self.zeros += values.size - nonzero.size
-        if nonzero.size:
-            self._widen(self._exponent_for(float(np.abs(nonzero).max())))
+        nonzero = int(np.count_nonzero(values))
+        self.zeros += values.size - nonzero
+        if nonzero:
+            self._widen(self._exponent_for(float(max(values.max(), -values.min()))))
             assert self.exponent is not None
-            scaled = np.ldexp(nonzero.astype(np.float64), -self.exponent)  # in float32, −1e-45 might become 0
-            bins = np.floor(scaled).astype(np.int64) + self.BINS
-            self.counts += np.bincount(bins, minlength=2 * self.BINS)
+            exact = values if self.exponent <= 0 else values.astype(np.float64)  # or −1e-45 might become 0
+            bins = np.floor(np.ldexp(exact, -self.exponent)).astype(np.int64) + self.BINS
+            self.counts += np.bincount(bins.ravel(), minlength=2 * self.BINS)
+            self.counts[self.BINS] -= values.size - nonzero
 
     def merge(self, other: Histogram) -> None:
         self.zeros += other.zeros

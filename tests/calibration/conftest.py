@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, collect, insert_qdq
@@ -37,7 +38,9 @@ def network() -> Callable[..., onnx.ModelProto]:
 
     @cache
     def model(arch: str, channels: int) -> ResNet:
-        return create_model(arch, classes=10, channels=channels)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return create_model(arch, classes=10, channels=channels)
 
     @cache
     def export(arch: str, size: int, channels: int = 3) -> onnx.ModelProto:

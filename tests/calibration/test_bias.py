@@ -87,6 +87,23 @@ class TestByHand:
         assert constants(corrected.model)["b"] + 50 == pytest.approx(error_of_the_seen, abs=1e-4)
         assert error_of_the_seen < 0.05 * self.LOST
 
+    def test_what_a_shortcut_lifts_over_zero_is_seen(self, written: Callable[..., onnx.ModelProto]) -> None:
+        """Every pixel is (100, 120, 0): y = B + 0.003·G − 50 = −49.64, cut off alone, but seen with R added."""
+        values = {
+            "mean": np.zeros((1, 3, 1, 1)),
+            "factor": np.ones((1, 3, 1, 1)),
+            "w": np.reshape([[0, 0.003, 1], [0, 0, 0], [0, 0, 0]], (3, 3, 1, 1)),
+            "b": np.array([-50, 0, 0]),
+        }
+        body = """shortcut = Relu(x) y = Conv (shortcut, w, b) sum = Add(y, shortcut) seen = Relu(sum)
+                  pool = GlobalAveragePool(seen) logits = Flatten(pool)"""
+        model = written(body, values, 4, 4, 3)
+        ranges = {"shortcut": TensorRange(0, 127, 127, 0, 127)}
+        table = CalibrationTable("by hand", model_digest(model), {}, {}, ranges)
+        frames = np.tile(np.array([100, 120, 0], np.uint8), (2, 4, 4, 1))
+        corrected = correct_biases(Refined(model, table), TENSORRT, frames)
+        assert constants(corrected.model)["b"] - values["b"] == pytest.approx([0.36, 0, 0], abs=1e-4)
+
     def test_only_biases_change_and_the_table_follows(self, network: Callable[[str], Refined], frames: Frames) -> None:
         before = network("Identity")
         serialised = before.model.SerializeToString(deterministic=True)

@@ -76,13 +76,13 @@ def test_batches_make_no_difference(network: Network, random_frames: Callable[..
 def test_the_samples_distribution_is_the_tensors(
     network: Network, random_frames: Callable[..., Frames], tensors_of: Callable[..., Any]
 ) -> None:
-    model, frames = network("resnet18", 96), random_frames(2, 96)
+    model, frames = network("resnet18", 96), random_frames(8, 96)
     values = tensors_of(model, frames, ["relu"])["relu"]
     assert values[0].size > 3 * SAMPLE  # so that not all of it is sampled
     found = collected(model, frames, method="percentile").ranges["relu"]
     assert found.maximum == pytest.approx(values.max(), rel=1e-5)
     assert found.amax < found.maximum
-    assert found.amax == pytest.approx(np.percentile(values, 99.99), rel=0.05)
+    assert found.amax == pytest.approx(np.percentile(values, 99.99), rel=0.1)
 
 
 def test_says_what_it_was_made_from(network: Network, random_frames: Callable[..., Frames]) -> None:

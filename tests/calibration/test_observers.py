@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tracemalloc
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from edge_resnet.calibration.observers import (
     OBSERVERS,
+    Histogram,
     MinMaxObserver,
     MseObserver,
     Observer,
@@ -63,11 +65,30 @@ class TestMerging:
         assert merged.range() == observed(kind, np.concatenate(parts)).range()
 
     @every_observer
-    def test_large_tensors_split_as_well(self, kind: type[Observer]) -> None:
+    @pytest.mark.parametrize("order", ["as they come", "small ones first", "large ones first"])
+    def test_large_tensors_as_well(self, kind: type[Observer], order: str) -> None:
         x = np.random.default_rng(0).standard_t(2, 50_000).astype(np.float32)
         whole = observed(kind, x).range()
+        if order != "as they come":
+            x = x[np.argsort(np.abs(x))][:: 1 if order == "small ones first" else -1]
         assert observed(kind, *np.array_split(x, 7)).range() == whole
-        assert observed(kind, *np.array_split(x[::-1], 3)).range() == whole
+        merged = kind()
+        for part in np.array_split(x, 5):
+            merged.merge(observed(kind, part))
+        assert merged.range() == whole
+
+    @given(st.lists(tensors, min_size=1, max_size=6), st.randoms())
+    def test_a_histograms_counts_do_not_depend_on_the_order(self, parts: list[Values], random: Random) -> None:
+        whole, in_turn, merged = Histogram(), Histogram(), Histogram()
+        whole.add(np.concatenate(parts))
+        for part in random.sample(parts, len(parts)):
+            alone = Histogram()
+            alone.add(part)
+            in_turn.add(part)
+            merged.merge(alone)
+        for other in (in_turn, merged):
+            assert (other.exponent, other.zeros) == (whole.exponent, whole.zeros)
+            np.testing.assert_array_equal(other.counts, whole.counts)
 
     def test_two_kinds_do_not_merge(self) -> None:
         with pytest.raises(CalibrationError, match="cannot merge percentile statistics into mse ones"):

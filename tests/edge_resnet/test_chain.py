@@ -148,6 +148,7 @@ build(replace(recipe, build=replace(recipe.build, output=Path(sys.argv[2]))))
 """
 
 
+@pytest.mark.slow
 def test_two_builds_give_the_same_bytes(recipe_file: Callable[..., Path], tmp_path: Path) -> None:
     recipe = recipe_file(build='targets = ["cpu"]', effort="standard")
     here, there = tmp_path / "here" / "model.edge", tmp_path / "there" / "model.edge"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -34,7 +35,7 @@ def spec(size: int, channels: int = 3) -> Preprocessing:
 
 @cache
 def trained(name: str, *, channels: int = 3, classes: int = 7) -> ResNet:
-    """A network with the statistics, scales and shifts that BatchNorm has after training, not 0 and 1; not to be changed."""
+    """A network with the statistics, scales and shifts that BatchNorm has after training. Not to be changed."""
     torch.manual_seed(0)
     model = create_model(name, classes=classes, channels=channels)
     for module in model.modules():
@@ -50,19 +51,19 @@ def trained(name: str, *, channels: int = 3, classes: int = 7) -> ResNet:
     return model.eval()
 
 
-def run(model: onnx.ModelProto, images: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def run(model: onnx.ModelProto, *batches: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """The logits of all batches, each run by itself."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
 def torch_logits(model: ResNet, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """torch in float64, fed by the published formula: scale to 0..1, subtract the mean, divide by the deviation."""
     channels = frames.shape[3]
     normalised = (frames / 255 - np.array(MEANS[:channels])) / np.array(DEVIATIONS[:channels])
-    exact = create_model(model.architecture.name, classes=model.fc.out_features, channels=channels)
-    exact.load_state_dict(model.state_dict())
     with torch.no_grad():
-        return exact.double()(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy())).numpy()
+        return deepcopy(model).double()(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy())).numpy()
 
 
 def real_and_random(preprocessing: Preprocessing, count: int) -> npt.NDArray[np.uint8]:
@@ -79,8 +80,8 @@ def test_onnx_runtime_answers_as_torch(name: str, channels: int) -> None:
     frames = real_and_random(preprocessing, FEW)
     wanted = torch_logits(model, frames)
     assert wanted.std() > 0.1, "logits must differ for the comparison to mean anything"
-    together = np.concatenate([run(exported, frames[:FEW]), run(exported, frames[FEW:])])
-    one_by_one = np.concatenate([run(exported, frames[index : index + 1]) for index in range(2 * FEW)])
+    together = run(exported, frames[:FEW], frames[FEW:])
+    one_by_one = run(exported, *(frames[index : index + 1] for index in range(2 * FEW)))
     tolerance = 1e-4 * np.abs(wanted).max()
     np.testing.assert_allclose(together, wanted, rtol=0, atol=tolerance)
     np.testing.assert_allclose(one_by_one, wanted, rtol=0, atol=tolerance)
