@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -344,18 +343,26 @@ def locked_folder() -> Iterator[Path]:
             folder.chmod(0o755)
 
 
-def test_no_permission_at_the_output_is_noticed_before_any_work(cli: Cli) -> None:
-    for module in ("importlib.readers", "edge_resnet.chain", "edge_resnet.compiling", "edge_resnet.quantize_files"):
-        importlib.import_module(module)  # the other user may not be allowed to read the interpreter's own files
+def written_to(folder: Path) -> list[tuple[object, ...]]:
+    """A command line for each command that writes a file; whatever else is wrong with it would be noticed later."""
+    return [
+        ("build", "-o", folder / "x.edge"),
+        ("export", "--arch", "bogus", "-o", folder / "x.onnx"),
+        ("calibrate", "missing.onnx", "--images", "missing", "-o", folder / "t.json"),
+        ("quantize", "missing.onnx", "--table", "missing", "-o", folder / "q.onnx"),
+        ("compile", "missing.onnx", "--target", "cpu", "-o", folder / "x.engine"),
+        ("init", folder),
+    ]
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_any_work(cli: Cli, refused: Refused, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for command in written_to(missing):  # this also loads what the other user below may not be allowed to read
+        line = refused(2, *command)
+        assert line.startswith(f"cannot write '{missing}/")
+        assert line.endswith(f"the folder '{missing}' does not exist: create it first")
     with locked_folder() as folder:
-        for command in (
-            ("build", "-o", folder / "x.edge"),
-            ("export", "--arch", "bogus", "-o", folder / "x.onnx"),
-            ("calibrate", "missing.onnx", "--images", "missing", "-o", folder / "t.json"),
-            ("quantize", "missing.onnx", "--table", "missing", "-o", folder / "q.onnx"),
-            ("compile", "missing.onnx", "--target", "cpu", "-o", folder / "x.engine"),
-            ("init", folder),
-        ):
+        for command in written_to(folder)[:-1]:
             result = cli(*command)
             assert result.returncode == 2
             assert result.stderr.startswith(f"edge-resnet: cannot write '{folder}/")

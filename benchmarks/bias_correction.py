@@ -1,0 +1,86 @@
+"""What each step of INT8 quantization gains: ranges alone, the exact input, and two kinds of bias correction.
+
+    python benchmarks/bias_correction.py
+
+The bias of a layer can restore the mean of its output, as published (Nagel et al., arXiv:1906.04721, section 4.2; here
+layer after layer, each behind the corrected ones), or minimise the error behind the ReLU, as ``edge_resnet`` does. All
+figures are exact evaluations of the Q/DQ graph against FP32 on test images, none of which calibration saw.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from _common import Frames, Row, Subject, Table, cifar_resnet20, db, demo_resnet20, parser, report
+
+from edge_resnet.calibration.bias import correct_biases
+from edge_resnet.calibration.collect import collect
+from edge_resnet.calibration.qdq import insert_qdq
+from edge_resnet.calibration.refine import Refined, exact_input, replace_constant
+from edge_resnet.calibration.schemes import SCHEMES, Scheme
+from edge_resnet.calibration.segments import Walk
+from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
+from edge_resnet.check import float_run
+
+FRAMES = 128
+"""That bias correction measures: as many as ``--effort standard`` takes."""
+HEADER = ("network", "scheme", "step", "logit SQNR", "agreement")
+
+
+def restore_means(refined: Refined, scheme: Scheme, frames: Frames) -> Refined:
+    """Sequential bias correction as published: each bias takes back the shift of its convolution's mean output."""
+    quantized = insert_qdq(refined.model, refined.table, scheme).model
+    wanted, actual = Walk(refined.model, frames), Walk(quantized, frames)
+    shifts = {}
+    while (conv := wanted.advance()) is not None and (quantized_conv := actual.advance()) is not None:
+        outputs = actual.tensors[quantized_conv.output[0]]
+        pairs = zip(wanted.tensors[conv.output[0]], outputs, strict=True)
+        shift = np.concatenate([f - q for f, q in pairs]).mean(axis=(0, 2, 3), dtype=np.float64).astype(np.float32)
+        for chunk in outputs:
+            chunk += shift.reshape(1, -1, 1, 1)
+        shifts[conv.name] = shift
+    loaded = load_graph(refined.model)
+    for node in convolutions(loaded.graph):
+        bias = data(node, 2)
+        assert bias.const_value is not None  # BatchNorm is folded: every convolution has a constant bias
+        replace_constant(bias, bias.const_value.numpy() + shifts[str(node.name)])
+    made = save_graph(loaded)
+    return Refined(made, refined.table.with_ranges(made, {}))
+
+
+def steps(start: Refined, scheme: Scheme, frames: Frames) -> dict[str, Refined]:
+    """The network after each step, ready to be quantized."""
+    exact = exact_input(start.model, start.table)
+    return {
+        "MSE ranges": start,
+        "+ exact input": exact,
+        "+ biases restore the mean (as published)": restore_means(exact, scheme, frames),
+        "+ biases minimise the error behind the ReLU (ours)": correct_biases(exact, scheme, frames),
+    }
+
+
+def rows(subject: Subject) -> list[Row]:
+    batches = subject.calibration.batches(subject.preprocessing, 8)
+    start = Refined(subject.model, collect(subject.model, batches, method="mse", images={}, preprocessing={}))
+    frames = subject.calibration.draw(FRAMES).pixels(subject.preprocessing)
+    reference = float_run(subject.model)
+    found: list[Row] = []
+    for scheme in SCHEMES.values():
+        for step, refined in steps(start, scheme, frames).items():
+            quantized = insert_qdq(refined.model, refined.table, scheme).model
+            result = subject.judge(reference, partial(run_frames, exact_session(quantized)), "predicted")
+            found.append((subject.name, scheme.name, step, db(result.logit_sqnr_db), f"{result.agreement:.4f}"))
+    return found
+
+
+def main() -> None:
+    options = parser(__doc__).parse_args()
+    subjects = [cifar_resnet20(options.shared), demo_resnet20()]
+    found = [row for subject in subjects for row in rows(subject)]
+    report([Table("Steps of quantization, exact evaluation against FP32", HEADER, found)], options.json)
+
+
+if __name__ == "__main__":
+    main()
