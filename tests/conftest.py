@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,10 @@ from edge_resnet.demo import demo_recipe
 from edge_resnet.labels import read_labels
 from edge_resnet.preprocessing import NAMED
 from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, QuantizeRecipe, Recipe
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""For torch, which is not loaded yet, and in processes that tests start. The networks here are small: threads that wait
+for each other make the tests several times slower on a busy machine, and hardly faster on an idle one."""
 
 DEMO_WEIGHTS = demo.FOLDER / "resnet20-fashion-mnist.safetensors"
 DEMO_LABELS = demo.FOLDER / "labels.txt"

@@ -25,6 +25,7 @@ from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 SIZES = {"resnet18": 48, "resnet20": 32, "resnet50": 48}
 MEANS, DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FEW = 3
+CLASSES = 7
 
 
 def spec(size: int, channels: int = 3) -> Preprocessing:
@@ -34,10 +35,10 @@ def spec(size: int, channels: int = 3) -> Preprocessing:
 
 
 @cache
-def trained(name: str, *, channels: int = 3, classes: int = 7) -> ResNet:
+def trained(name: str, channels: int) -> ResNet:
     """A network with the statistics, scales and shifts that BatchNorm has after training. Not to be changed."""
     torch.manual_seed(0)
-    model = create_model(name, classes=classes, channels=channels)
+    model = create_model(name, classes=CLASSES, channels=channels)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -75,7 +76,7 @@ def real_and_random(preprocessing: Preprocessing, count: int) -> npt.NDArray[np.
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", SIZES)
 def test_onnx_runtime_answers_as_torch(name: str, channels: int) -> None:
-    model, preprocessing = trained(name, channels=channels), spec(SIZES[name], channels)
+    model, preprocessing = trained(name, channels), spec(SIZES[name], channels)
     exported = export_onnx(model, preprocessing)
     frames = real_and_random(preprocessing, FEW)
     wanted = torch_logits(model, frames)
@@ -89,7 +90,7 @@ def test_onnx_runtime_answers_as_torch(name: str, channels: int) -> None:
 
 
 def test_a_frame_need_not_be_square() -> None:
-    model = trained("resnet20")
+    model = trained("resnet20", 3)
     preprocessing = Preprocessing((24, 40), None, Crop.NONE, Interpolation.BILINEAR, Color.RGB, MEANS, DEVIATIONS)
     frames = real_and_random(preprocessing, 2)
     assert frames.shape == (4, 24, 40, 3)
@@ -100,7 +101,7 @@ def test_a_frame_need_not_be_square() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_arithmetic_of_the_preprocessing_is_the_formula(channels: int) -> None:
-    exported = export_onnx(trained("resnet20", channels=channels), spec(16, channels))
+    exported = export_onnx(trained("resnet20", channels), spec(16, channels))
     first = next(node for node in exported.graph.node if node.op_type == "Conv").input[0]
     exported.graph.output.append(onnx.helper.make_tensor_value_info(first, TensorProto.FLOAT, None))
     every_value = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(channels, axis=3)
@@ -111,7 +112,7 @@ def test_the_arithmetic_of_the_preprocessing_is_the_formula(channels: int) -> No
 
 
 def test_the_float_form_takes_normalised_images() -> None:
-    model = trained("resnet18", channels=1)
+    model = trained("resnet18", 1)
     exported = export_float_onnx(model, (48, 32))
     source = exported.graph.input[0]
     assert source.type.tensor_type.elem_type == TensorProto.FLOAT
@@ -128,12 +129,12 @@ def test_the_float_form_takes_normalised_images() -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_the_form_of_the_graph(name: str) -> None:
-    exported = export_onnx(trained(name), spec(SIZES[name]))
+    exported = export_onnx(trained(name, 3), spec(SIZES[name]))
     onnx.checker.check_model(exported, full_check=True)
     assert [(opset.domain, opset.version) for opset in exported.opset_import] == [("", 17)]
     (source,), (result,) = exported.graph.input, exported.graph.output
     shapes = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (source, result)]
-    assert shapes == [["batch", SIZES[name], SIZES[name], 3], ["batch", 7]]
+    assert shapes == [["batch", SIZES[name], SIZES[name], 3], ["batch", CLASSES]]
     assert source.type.tensor_type.elem_type == TensorProto.UINT8
     assert result.type.tensor_type.elem_type == TensorProto.FLOAT
     assert (source.name, result.name) == ("frames", "logits")
@@ -141,7 +142,7 @@ def test_the_form_of_the_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_nodes_are_named_by_their_torch_modules(name: str) -> None:
-    model = trained(name)
+    model = trained(name, 3)
     exported = export_onnx(model, spec(SIZES[name]))
     nodes = {node.name: node.op_type for node in exported.graph.node}
     assert len(nodes) == len(exported.graph.node), "no name occurs twice"
@@ -157,7 +158,7 @@ def test_nodes_are_named_by_their_torch_modules(name: str) -> None:
 
 
 def test_weights_are_named_by_their_torch_modules_and_hold_the_folded_values() -> None:
-    model = trained("resnet50")
+    model = trained("resnet50", 3)
     weights = {w.name: numpy_helper.to_array(w) for w in export_onnx(model, spec(32)).graph.initializer}
     np.testing.assert_array_equal(weights["fc.weight"], model.fc.weight.detach().numpy())
     np.testing.assert_array_equal(weights["fc.bias"], model.fc.bias.detach().numpy())
@@ -170,7 +171,7 @@ def test_weights_are_named_by_their_torch_modules_and_hold_the_folded_values() -
 
 
 def test_exporting_changes_neither_the_model_nor_the_next_export() -> None:
-    model = trained("resnet20")
+    model = trained("resnet20", 3)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     exports = [export_onnx(model, spec(32)).SerializeToString(deterministic=True) for _ in range(2)]
     assert exports[0] == exports[1]
@@ -207,7 +208,7 @@ def swapped_channels(exported: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("damage", [other_mean, swapped_channels])
 def test_the_comparison_with_torch_notices_a_wrong_graph(damage: Callable[[onnx.ModelProto], None]) -> None:
-    model, preprocessing = trained("resnet20"), spec(32)
+    model, preprocessing = trained("resnet20", 3), spec(32)
     exported = export_onnx(model, preprocessing)
     right = max_abs_error(model, exported, preprocessing)
     damage(exported)
