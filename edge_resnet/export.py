@@ -83,6 +83,38 @@ def _max_pool(writer: _Writer, name: str, module: nn.MaxPool2d, inputs: Sequence
     return writer.node("MaxPool", name, inputs, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[padding] * 4)
 
 
+def _average_pool(writer: _Writer, name: str, module: nn.AvgPool2d, inputs: Sequence[str]) -> str:
+    return writer.node(
+        "AveragePool",
+        name,
+        inputs,
+        kernel_shape=[_side(module.kernel_size)] * 2,
+        strides=[_side(module.stride)] * 2,
+        ceil_mode=int(module.ceil_mode),
+        count_include_pad=int(module.count_include_pad),
+    )
+
+
+def _zero_pad(writer: _Writer, name: str, module: nn.ZeroPad2d, inputs: Sequence[str]) -> str:
+    left, right, top, bottom = module.padding
+    pads = writer.weight(f"{name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    return writer.node("Pad", name, [*inputs, pads, writer.weight(f"{name}.zero", np.array(0, np.float32))])
+
+
+def _batch_norm(writer: _Writer, name: str, module: nn.BatchNorm2d, inputs: Sequence[str]) -> str:
+    """A BatchNorm that no convolution can take in: V2 has them in front of its convolutions."""
+    mean, variance = _statistics(module)
+    parts = {"weight": module.weight, "bias": module.bias, "running_mean": mean, "running_var": variance}
+    constants = [writer.weight(f"{name}.{part}", _array(value)) for part, value in parts.items()]
+    return writer.node("BatchNormalization", name, [*inputs, *constants], epsilon=module.eps)
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    if norm.running_mean is None or norm.running_var is None:
+        raise ModelError("a BatchNorm has no running statistics: train with track_running_stats=True")
+    return norm.running_mean, norm.running_var
+
+
 def _zero_pad_shortcut(writer: _Writer, name: str, module: ZeroPadShortcut, inputs: Sequence[str]) -> str:
     def indices(part: str, *values: int) -> str:
         return writer.weight(f"{name}.{part}", np.array(values, np.int64))
@@ -115,6 +147,9 @@ _WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str
     nn.Conv2d: _conv,
     nn.Linear: _linear,
     nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _average_pool,
+    nn.ZeroPad2d: _zero_pad,
+    nn.BatchNorm2d: _batch_norm,
     nn.ReLU: _plain("Relu"),
     nn.AdaptiveAvgPool2d: _plain("GlobalAveragePool"),
     nn.Flatten: _plain("Flatten"),
@@ -126,7 +161,7 @@ _WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in _WRITERS or isinstance(m, nn.BatchNorm2d)
+        return type(m) in _WRITERS
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -140,13 +175,12 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         conv.dilation,  # type: ignore[arg-type]
         conv.groups,
     )
-    if norm.running_mean is None or norm.running_var is None:
-        raise ModelError("a BatchNorm has no running statistics: train with track_running_stats=True")
+    mean, variance = _statistics(norm)
     folded.weight, folded.bias = fuse_conv_bn_weights(
         conv.weight.double(),
         None if conv.bias is None else conv.bias.double(),
-        norm.running_mean.double(),
-        norm.running_var.double(),
+        mean.double(),
+        variance.double(),
         norm.eps,
         norm.weight.double(),
         norm.bias.double(),
@@ -172,14 +206,21 @@ def _write_network(writer: _Writer, model: ResNet, source: str) -> str:
 def _write_module(writer: _Writer, model: ResNet, node: fx.Node, inputs: list[str]) -> str:
     name = str(node.target)
     module = model.get_submodule(name)
-    if isinstance(module, nn.BatchNorm2d):
-        return inputs[0]  # folded into the convolution before it
-    users = list(node.users)
-    if isinstance(module, nn.Conv2d) and len(users) == 1:
-        following = model.get_submodule(str(users[0].target))
-        if isinstance(following, nn.BatchNorm2d):
-            module = _folded(module, following)
+    if isinstance(module, nn.BatchNorm2d) and _norm_behind(model, node.all_input_nodes[0]) is module:
+        return inputs[0]  # the convolution before it has taken it in
+    norm = _norm_behind(model, node)
+    if isinstance(module, nn.Conv2d) and norm is not None:
+        module = _folded(module, norm)
     return _WRITERS[type(module)](writer, name, module, inputs)
+
+
+def _norm_behind(model: ResNet, node: fx.Node) -> nn.BatchNorm2d | None:
+    """The BatchNorm that alone reads a convolution's output; None for any other node."""
+    users = [user for user in node.users if user.op == "call_module"]
+    if len(users) != 1 or node.op != "call_module" or not isinstance(model.get_submodule(str(node.target)), nn.Conv2d):
+        return None
+    following = model.get_submodule(str(users[0].target))
+    return following if isinstance(following, nn.BatchNorm2d) else None
 
 
 def _write_normalisation(writer: _Writer, frames: str, preprocessing: Preprocessing) -> str:

@@ -3,6 +3,7 @@
 from edge_resnet.models.measure import Size, measure
 from edge_resnet.models.resnet import (
     ARCHITECTURES,
+    SHORTCUTS,
     Add,
     Architecture,
     ResNet,
@@ -13,6 +14,7 @@ from edge_resnet.models.resnet import (
 
 __all__ = [
     "ARCHITECTURES",
+    "SHORTCUTS",
     "Add",
     "Architecture",
     "ResNet",

@@ -1,26 +1,34 @@
-"""Residual networks for images: blocks, network, table of variants, and one function that makes them.
+"""Residual networks for images: shortcuts, blocks, network, and the table of variants.
 
-Two families, both with torchvision's parameter names so that its checkpoints load as they are:
+One network class and two block classes make them all; what tells variants apart is data, an ``Architecture``:
 
-- **ImageNet**: 7×7 stem and max pooling, four stages of basic blocks (18, 34) or bottlenecks (50, 101, 152),
-  1×1-projection shortcuts where dimensions change (option B). A bottleneck strides in its 3×3 convolution, as
-  torchvision does ("v1.5").
-- **CIFAR**: 3×3 stem, three stages of n basic blocks with 16, 32 and 64 channels, 6n + 2 layers, parameter-free
-  shortcuts that subsample and pad with zero channels (option A).
+- **V1** (He et al. 2015): convolution, BatchNorm, ReLU; the ReLU of a block stands behind its sum. A bottleneck strides in
+  its 3×3 convolution (torchvision's "v1.5", the plain names) or in its first 1×1 (the paper and Keras, names in ``v1``).
+- **V2** (He et al. 2016): BatchNorm and ReLU before each convolution, a sum that nothing touches; strides and poolings sit
+  where Keras has them: in the last block of a stage.
+- **CIFAR**: a 3×3 stem, three stages of n basic blocks with 16, 32 and 64 channels, 6n + 2 layers.
+- **Plain**: the same without shortcuts, for the degradation experiment.
+- Relatives: ResNeXt, Wide ResNet, and ResNet-D with its stem of three 3×3 convolutions and pooled projections.
 
-Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv:1512.03385), sections
-3.3, 3.4 and 4.2.
+Parameters have torchvision's names, so that its checkpoints load as they are.
+
+Sources: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385) and "Identity Mappings in
+Deep Residual Networks" (arXiv:1603.05027); Xie et al., ResNeXt (arXiv:1611.05431); Zagoruyko and Komodakis, Wide ResNet
+(arXiv:1605.07146); He, T. et al., "Bag of Tricks", ResNet-D (arXiv:1812.01187).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_resnet.errors import ModelError
+
+# --- shortcuts --------------------------------------------------------------------------------------------------------
 
 
 class Add(nn.Module):
@@ -31,7 +39,7 @@ class Add(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A: keeps every ``stride``-th pixel and pads new channels with zeros, half on each side. No parameters."""
+    """Keeps every ``stride``-th pixel and pads new channels with zeros, half on each side. No parameters."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -43,65 +51,58 @@ class ZeroPadShortcut(nn.Module):
         return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-class ProjectionShortcut(nn.Sequential):
-    """Option B: a 1×1 convolution with stride, and BatchNorm."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-Shortcut = type[ZeroPadShortcut] | type[ProjectionShortcut]
+def _same(inputs: int, outputs: int, stride: int) -> bool:
+    return inputs == outputs and stride == 1
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (He et al., figure 5 left)."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, inputs: int, width: int, stride: int, shortcut: Shortcut) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride, shortcut)
-        self.relu1, self.relu2, self.add = nn.ReLU(), nn.ReLU(), Add()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu1(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        total: Tensor = self.relu2(self.add(y, self.downsample(x)))
-        return total
+def _option_a(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Identity() if _same(inputs, outputs, stride) else ZeroPadShortcut(inputs, outputs, stride)
 
 
-class Bottleneck(nn.Module):
-    """1×1, 3×3 (with the stride) and 1×1 convolutions and a shortcut (He et al., figure 5 right)."""
-
-    expansion: ClassVar[int] = 4
-
-    def __init__(self, inputs: int, width: int, stride: int, shortcut: Shortcut) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.downsample = _shortcut(inputs, width * self.expansion, stride, shortcut)
-        self.relu1, self.relu2, self.relu3, self.add = nn.ReLU(), nn.ReLU(), nn.ReLU(), Add()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu1(self.bn1(self.conv1(x)))
-        y = self.relu2(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        total: Tensor = self.relu3(self.add(y, self.downsample(x)))
-        return total
+def _option_b(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Identity() if _same(inputs, outputs, stride) else _projection(inputs, outputs, stride)
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Module:
-    if stride == 1 and inputs == outputs:
+def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if _same(inputs, outputs, stride):
         return nn.Identity()
-    return shortcut(inputs, outputs, stride)
+    pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, *_projection(inputs, outputs, 1).children())
+
+
+Shortcut = Callable[[int, int, int], nn.Module]
+"""(inputs, outputs, stride) → module."""
+
+SHORTCUTS: dict[str, Shortcut] = {
+    "A": _option_a,
+    "B": _option_b,
+    "C": _projection,
+    "D": _pooled_projection,
+}
+"""By name: A, identity with zero-padded channels; B, 1×1 projection where dimensions change; C, projections everywhere
+(He et al., section 3.3); D, average pooling before the projection (ResNet-D)."""
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """The convolutions of a block."""
+
+    kernels: tuple[int, ...]
+    expansion: int
+    """Output channels over the block's width."""
+    strided: int
+    """Which convolution has the stride, counted from 0."""
+
+
+BASIC = BlockShape((3, 3), 1, strided=0)
+BOTTLENECK = BlockShape((1, 3, 1), 4, strided=1)
+BOTTLENECK_V1 = BlockShape((1, 3, 1), 4, strided=0)
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,110 @@ class Architecture:
     """One variant of the family: everything that tells it from the others."""
 
     name: str
-    block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, ...]
     widths: tuple[int, ...]
-    stem: Literal["7x7", "3x3"]
-    shortcut: Shortcut
+    shape: BlockShape
+    shortcut: str | None
+    """One of ``SHORTCUTS``; None: a plain network."""
+    stem: Literal["7x7", "3x3", "deep"]
     size: int
     """Height and width that it was published for; any other size works too."""
     classes: int
     """Classes that it was published for."""
+    preactivated: bool = False
+    """V2."""
+    groups: int = 1
+    base_width: int = 64
+    """Channels of a bottleneck's 3×3 convolution, a group, in the first stage."""
+    epsilon: float = 1e-5
+    """Of every BatchNorm; Keras has 1.001e-5."""
+
+    @property
+    def shortcut_is_free(self) -> bool:
+        """Whether another of ``SHORTCUTS`` may take its shortcut's place: not in a plain network, nor in V2."""
+        return self.shortcut is not None and not self.preactivated
+
+
+def _widths(architecture: Architecture, inputs: int, width: int) -> list[int]:
+    """Channels before the block and behind each of its convolutions."""
+    shape = architecture.shape
+    inner = width * architecture.base_width // 64 * architecture.groups if len(shape.kernels) == 3 else width
+    return [inputs, *[inner] * (len(shape.kernels) - 1), width * shape.expansion]
+
+
+def _convolution(architecture: Architecture, channels: Sequence[int], index: int, stride: int, bias: bool) -> nn.Conv2d:
+    kernel = architecture.shape.kernels[index]
+    return nn.Conv2d(
+        channels[index],
+        channels[index + 1],
+        kernel,
+        stride if index == architecture.shape.strided else 1,
+        padding=kernel // 2,
+        groups=architecture.groups if kernel == 3 and len(architecture.shape.kernels) == 3 else 1,
+        bias=bias,
+    )
+
+
+class Block(nn.Module):
+    """V1: convolutions with BatchNorm, a ReLU between them and one behind the sum (He et al. 2015, figure 5)."""
+
+    def __init__(self, architecture: Architecture, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        channels = _widths(architecture, inputs, width)
+        self.steps = range(1, len(channels))
+        for i in self.steps:
+            self.add_module(f"conv{i}", _convolution(architecture, channels, i - 1, stride, bias=False))
+            self.add_module(f"bn{i}", nn.BatchNorm2d(channels[i]))
+            self.add_module(f"relu{i}", nn.ReLU())
+        self.plain = architecture.shortcut is None
+        if architecture.shortcut is not None:
+            self.downsample = SHORTCUTS[architecture.shortcut](inputs, channels[-1], stride)
+            self.add = Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for i in self.steps:
+            y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
+            if i == self.steps[-1] and not self.plain:
+                y = self.add(y, self.downsample(x))
+            y = self.get_submodule(f"relu{i}")(y)
+        return y
+
+
+class PreactivatedBlock(nn.Module):
+    """V2: BatchNorm and ReLU before each convolution, nothing behind the sum (He et al. 2016, figure 4e).
+
+    As in Keras, a projection reads the activated tensor and has a bias, as has the last convolution; where only the size
+    changes, the shortcut is a pooling of one pixel.
+    """
+
+    def __init__(self, architecture: Architecture, inputs: int, width: int, stride: int, *, project: bool) -> None:
+        super().__init__()
+        channels = _widths(architecture, inputs, width)
+        self.steps = range(1, len(channels))
+        for i in self.steps:
+            self.add_module(f"bn{i}", nn.BatchNorm2d(channels[i - 1]))
+            self.add_module(f"relu{i}", nn.ReLU())
+            self.add_module(f"conv{i}", _convolution(architecture, channels, i - 1, stride, bias=i == self.steps[-1]))
+        self.project = project
+        if project:
+            self.downsample: nn.Module = nn.Conv2d(inputs, channels[-1], 1, stride)
+        else:
+            self.downsample = nn.MaxPool2d(1, stride) if stride > 1 else nn.Identity()
+        self.add = Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, shortcut = x, x
+        for i in self.steps:
+            y = self.get_submodule(f"relu{i}")(self.get_submodule(f"bn{i}")(y))
+            if i == 1 and self.project:
+                shortcut = y
+            y = self.get_submodule(f"conv{i}")(y)
+        total: Tensor = self.add(y, self.downsample(shortcut))
+        return total
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
 
 
 class ResNet(nn.Module):
@@ -127,65 +223,123 @@ class ResNet(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.channels = channels
+        self._make_stem()
         width = architecture.widths[0]
-        if architecture.stem == "7x7":
-            self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, 2, padding=1)
-        else:
-            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        for stage, (depth, stage_width) in enumerate(zip(architecture.depths, architecture.widths, strict=True), 1):
-            stride = 1 if stage == 1 else 2
-            blocks = []
-            for index in range(depth):
-                blocks.append(
-                    architecture.block(width, stage_width, stride if index == 0 else 1, architecture.shortcut)
-                )
-                width = stage_width * architecture.block.expansion
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+        for stage in range(len(architecture.depths)):
+            blocks = self._make_stage(stage, width)
+            width = architecture.widths[stage] * architecture.shape.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        if architecture.preactivated:
+            self.post_bn = nn.BatchNorm2d(width)
+            self.post_relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(width, classes)
         self.apply(_initialise)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = architecture.epsilon
+
+    def _make_stem(self) -> None:
+        architecture, width = self.architecture, self.architecture.widths[0]
+        self.conv1 = _STEMS[architecture.stem](self.channels, width, architecture.preactivated)
+        self.bn1 = nn.Identity() if architecture.preactivated else nn.BatchNorm2d(width)
+        self.relu = nn.Identity() if architecture.preactivated else nn.ReLU()
+        self.maxpool: nn.Module = nn.Identity()
+        if architecture.stem != "3x3":
+            pool = nn.MaxPool2d(3, 2, padding=0 if architecture.preactivated else 1)
+            # Keras pads with zeros before it pools: not the same as no padding, where no ReLU has gone before
+            self.maxpool = nn.Sequential(nn.ZeroPad2d(1), pool) if architecture.preactivated else pool
+
+    def _make_stage(self, stage: int, inputs: int) -> list[nn.Module]:
+        architecture, width = self.architecture, self.architecture.widths[stage]
+        outputs, depth = width * architecture.shape.expansion, architecture.depths[stage]
+        if architecture.preactivated:
+            last = 2 if stage < len(architecture.depths) - 1 else 1
+            return [
+                PreactivatedBlock(
+                    architecture,
+                    outputs if i else inputs,
+                    width,
+                    last if i == depth - 1 else 1,
+                    project=i == 0,
+                )
+                for i in range(depth)
+            ]
+        first = 1 if stage == 0 else 2
+        return [Block(architecture, outputs if i else inputs, width, 1 if i else first) for i in range(depth)]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(1, len(self.architecture.depths) + 1):
             x = self.get_submodule(f"layer{stage}")(x)
+        if self.architecture.preactivated:
+            x = self.post_relu(self.post_bn(x))
         logits: Tensor = self.fc(self.flatten(self.avgpool(x)))
         return logits
 
 
+def _stem_7x7(channels: int, width: int, bias: bool) -> nn.Module:
+    return nn.Conv2d(channels, width, 7, 2, padding=3, bias=bias)
+
+
+def _stem_3x3(channels: int, width: int, bias: bool) -> nn.Module:
+    return nn.Conv2d(channels, width, 3, padding=1, bias=bias)
+
+
+def _stem_deep(channels: int, width: int, bias: bool) -> nn.Module:
+    half = width // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, half, 3, 2, padding=1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU(),
+        nn.Conv2d(half, half, 3, padding=1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU(),
+        nn.Conv2d(half, width, 3, padding=1, bias=bias),
+    )
+
+
+_STEMS: dict[str, Callable[[int, int, bool], nn.Module]] = {"7x7": _stem_7x7, "3x3": _stem_3x3, "deep": _stem_deep}
+
+
 def _initialise(module: nn.Module) -> None:
     """He initialisation for convolutions (He et al., arXiv:1502.01852), which the paper trains from."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there torch takes its time over nothing
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-_IMAGENET_WIDTHS = (64, 128, 256, 512)
-_CIFAR_WIDTHS = (16, 32, 64)
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+_IMAGENET = Architecture("", (), (64, 128, 256, 512), BOTTLENECK, "B", "7x7", size=224, classes=1000)
+_CIFAR = Architecture("", (), (16, 32, 64), BASIC, "A", "3x3", size=32, classes=10)
+_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_BOTTLENECKS = (50, 101, 152)
 
 
-def _imagenet(name: str, block: type[BasicBlock] | type[Bottleneck], *depths: int) -> Architecture:
-    return Architecture(name, block, depths, _IMAGENET_WIDTHS, "7x7", ProjectionShortcut, size=224, classes=1000)
+def _imagenet(name: str, layers: int, **changes: object) -> Architecture:
+    shape = BOTTLENECK if layers in _BOTTLENECKS else BASIC
+    return replace(_IMAGENET, **{"name": name, "depths": _DEPTHS[layers], "shape": shape, **changes})  # type: ignore[arg-type]
 
 
-def _cifar(layers: int) -> Architecture:
-    depths = ((layers - 2) // 6,) * 3
-    return Architecture(f"resnet{layers}", BasicBlock, depths, _CIFAR_WIDTHS, "3x3", ZeroPadShortcut, 32, classes=10)
+def _cifar(name: str, layers: int, **changes: object) -> Architecture:
+    return replace(_CIFAR, **{"name": name, "depths": ((layers - 2) // 6,) * 3, **changes})  # type: ignore[arg-type]
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
-        _imagenet("resnet18", BasicBlock, 2, 2, 2, 2),
-        _imagenet("resnet34", BasicBlock, 3, 4, 6, 3),
-        _imagenet("resnet50", Bottleneck, 3, 4, 6, 3),
-        _imagenet("resnet101", Bottleneck, 3, 4, 23, 3),
-        _imagenet("resnet152", Bottleneck, 3, 8, 36, 3),
-        *(_cifar(layers) for layers in (20, 32, 44, 56, 110)),
+        *(_imagenet(f"resnet{n}", n) for n in _DEPTHS),
+        *(_imagenet(f"resnet{n}v1", n, shape=BOTTLENECK_V1) for n in _BOTTLENECKS),
+        *(_imagenet(f"resnet{n}v2", n, preactivated=True) for n in _DEPTHS),
+        *(_cifar(f"resnet{n}", n) for n in (20, 32, 44, 56, 110, 1202)),
+        *(_imagenet(f"plain{n}", n, shortcut=None) for n in (18, 34)),
+        *(_cifar(f"plain{n}", n, shortcut=None) for n in (20, 56)),
+        _imagenet("resnext50", 50, groups=32, base_width=4),
+        _imagenet("resnext101", 101, groups=32, base_width=8),
+        _imagenet("wide-resnet50", 50, base_width=128),
+        _imagenet("wide-resnet101", 101, base_width=128),
+        *(_imagenet(f"resnet{n}d", n, stem="deep", shortcut="D") for n in _DEPTHS),
     )
 }
 """Every architecture by name."""
@@ -197,27 +351,42 @@ def architecture_named(name: str) -> Architecture:
     Raises:
         ModelError: no architecture has this name; the message lists those that exist.
     """
-    plain = name.lower().replace("-", "").replace("_", "")
-    if plain not in ARCHITECTURES:
+    known = {_plain(architecture): architecture for architecture in ARCHITECTURES}
+    if _plain(name) not in known:
         raise ModelError(f"unknown architecture '{name}': choose one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[plain]
+    return ARCHITECTURES[known[_plain(name)]]
 
 
-def create_model(name: str, *, classes: int | None = None, channels: int = 3) -> ResNet:
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def create_model(name: str, *, classes: int | None = None, channels: int = 3, shortcut: str | None = None) -> ResNet:
     """Makes a network with random weights, in evaluation mode.
 
     Args:
         name: an architecture's name, such as ``"resnet50"``.
         classes: how many logits; the architecture's published number when None.
         channels: image channels, 1 (grey) or 3.
+        shortcut: one of ``SHORTCUTS`` in the place of the architecture's own.
 
     Raises:
         ModelError: the name is unknown, or a number is out of range.
     """
     architecture = architecture_named(name)
+    if shortcut is not None:
+        architecture = replace(architecture, shortcut=_shortcut_for(architecture, shortcut))
     classes = architecture.classes if classes is None else classes
     if classes < 1:
         raise ModelError(f"classes is {classes}: give 1 or more")
     if channels not in (1, 3):
         raise ModelError(f"channels is {channels}: give 1 (grey) or 3 (colour)")
     return ResNet(architecture, classes=classes, channels=channels).eval()
+
+
+def _shortcut_for(architecture: Architecture, shortcut: str) -> str:
+    if shortcut not in SHORTCUTS:
+        raise ModelError(f"unknown shortcut '{shortcut}': choose one of {', '.join(SHORTCUTS)}")
+    if not architecture.shortcut_is_free:
+        raise ModelError(f"{architecture.name} has no choice of shortcuts: leave --shortcut out")
+    return shortcut

@@ -17,8 +17,41 @@ TORCHVISION_PARAMETERS = {
     "resnet152": 60_192_808,
 }
 """``num_params`` in the metadata of torchvision's published weights."""
-CIFAR_PARAMETERS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}
+TORCHVISION_RELATIVES = {
+    "resnext50": 25_028_904,
+    "resnext101": 88_791_336,
+    "wide-resnet50": 68_883_240,
+    "wide-resnet101": 126_886_696,
+}
+"""The same, under torchvision's names resnext50_32x4d, resnext101_32x8d, wide_resnet50_2 and wide_resnet101_2."""
+KERAS_PARAMETERS = {
+    "resnet50v1": 25_636_712,
+    "resnet101v1": 44_707_176,
+    "resnet152v1": 60_419_944,
+    "resnet50v2": 25_613_800,
+    "resnet101v2": 44_675_560,
+    "resnet152v2": 60_380_648,
+}
+"""``count_params()`` of keras.applications, which counts BatchNorm's statistics too."""
+TIMM_PARAMETERS = {
+    "resnet18d": 11_708_744,
+    "resnet34d": 21_816_904,
+    "resnet50d": 25_576_264,
+    "resnet101d": 44_568_392,
+    "resnet152d": 60_212_040,
+}
+CIFAR_PARAMETERS = {
+    "resnet20": 0.27,
+    "resnet32": 0.46,
+    "resnet44": 0.66,
+    "resnet56": 0.85,
+    "resnet110": 1.7,
+    "resnet1202": 19.4,
+}
 """Millions; He et al., table 6."""
+RESIDUAL_TWINS = {"plain18": "resnet18", "plain34": "resnet34", "plain20": "resnet20", "plain56": "resnet56"}
+UNPUBLISHED = {"resnet18v2", "resnet34v2"}
+"""Keras's V2 with two convolutions a block, which Keras has not."""
 
 
 def parameters(name: str) -> int:
@@ -26,9 +59,30 @@ def parameters(name: str) -> int:
         return sum(parameter.numel() for parameter in create_model(name).parameters())
 
 
-@pytest.mark.parametrize(("name", "published"), TORCHVISION_PARAMETERS.items())
-def test_imagenet_parameter_counts_are_torchvisions(name: str, published: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "published"), (TORCHVISION_PARAMETERS | TORCHVISION_RELATIVES | TIMM_PARAMETERS).items()
+)
+def test_parameter_counts_are_torchvisions_and_timms(name: str, published: int) -> None:
     assert parameters(name) == published
+
+
+@pytest.mark.parametrize(("name", "published"), KERAS_PARAMETERS.items())
+def test_parameter_counts_are_keras(name: str, published: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    statistics = sum(2 * norm.num_features for norm in norms)
+    folded = 0 if name.endswith("v2") else sum(norm.num_features for norm in norms)  # V1's convolutions have biases
+    assert parameters(name) + statistics + folded == published
+
+
+@pytest.mark.parametrize(("plain", "residual"), RESIDUAL_TWINS.items())
+def test_a_plain_network_is_its_twin_without_shortcuts(plain: str, residual: str) -> None:
+    with torch.device("meta"):
+        twin = {name: tuple(p.shape) for name, p in create_model(residual).named_parameters()}
+        assert {name: tuple(p.shape) for name, p in create_model(plain).named_parameters()} == {
+            name: shape for name, shape in twin.items() if "downsample" not in name
+        }
 
 
 @pytest.mark.parametrize(("name", "published"), CIFAR_PARAMETERS.items())
@@ -38,7 +92,8 @@ def test_cifar_parameter_counts_are_the_papers(name: str, published: float) -> N
 
 
 def test_every_architecture_has_a_published_count() -> None:
-    assert set(ARCHITECTURES) == set(TORCHVISION_PARAMETERS) | set(CIFAR_PARAMETERS)
+    published = TORCHVISION_PARAMETERS | TORCHVISION_RELATIVES | KERAS_PARAMETERS | TIMM_PARAMETERS | CIFAR_PARAMETERS
+    assert set(ARCHITECTURES) == {*published, *RESIDUAL_TWINS, *UNPUBLISHED}
 
 
 def torchvision_names(depths: tuple[int, ...], convolutions: int, projected: tuple[int, ...]) -> Iterator[str]:
