@@ -339,8 +339,27 @@ NAMED = {
         mean=(0.2860,),
         std=(0.3530,),
     ),
+    "keras-resnet": Preprocessing(
+        size=(224, 224),
+        resize=None,
+        crop=Crop.NONE,
+        interpolation=Interpolation.BILINEAR,
+        color=Color.BGR,
+        mean=(103.939 / 255, 116.779 / 255, 123.68 / 255),
+        std=(1 / 255, 1 / 255, 1 / 255),
+    ),
+    "keras-resnet-v2": Preprocessing(
+        size=(224, 224),
+        resize=None,
+        crop=Crop.NONE,
+        interpolation=Interpolation.BILINEAR,
+        color=Color.RGB,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
 }
-"""Preprocessings known by name. ImageNet's is that of torchvision's published ResNets."""
+"""Preprocessings known by name. ImageNet's is that of torchvision's published ResNets; Keras's are those of its
+``preprocess_input``: for ResNet, pixels of 0..255 less the mean, as Caffe had them; for ResNet V2, pixels in -1..1."""
 
 
 def load_preprocessing(name_or_path: str) -> Preprocessing:

@@ -9,15 +9,16 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from edge_resnet.errors import ModelError
-from edge_resnet.models import ARCHITECTURES, ResNet, architecture_named, create_model
+from edge_resnet import keras_weights
+from edge_resnet.errors import EdgeResnetError, ModelError
+from edge_resnet.models import ARCHITECTURES, SHORTCUTS, Architecture, ResNet, architecture_named, create_model
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts save the weights, beside epochs and optimizers; looked for in this order."""
@@ -26,10 +27,15 @@ DROPPED = ("module", "_orig_mod")
 RENAMED = {"linear": "fc", "shortcut": "downsample"}
 """Parts of names that published CIFAR checkpoints have, and torchvision's names for them."""
 
+TIMM_V2 = {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
+"""Names that tell timm's ResNet V2, a network that is not Keras's and ours, from all others."""
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTER = "num_batches_tracked"
 """BatchNorm's count of training steps: older checkpoints lack it, and inference does not read it."""
 _NAMES_SHOWN = 3
+_BLOCK_TENSORS = 10
+"""The fewest that a block has: two convolutions, and two BatchNorms of four."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -39,7 +45,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     float16, bfloat16 and float64 become float32, the former two exactly, the last rounded; integers stay as they are.
 
     Args:
-        path: ``.pt``, ``.pth``, ``.th``, ``.bin`` or ``.ckpt`` (written by ``torch.save``), or ``.safetensors``.
+        path: ``.pt``, ``.pth``, ``.th``, ``.bin`` or ``.ckpt`` (written by ``torch.save``), ``.safetensors``, or Keras's
+            ``.h5`` (``.weights.h5`` too) or ``.keras``.
 
     Returns:
         Tensors on the CPU, at least one.
@@ -47,6 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, of another kind, damaged, holds anything but plain data and tensors (a whole
             module, code), or no tensors, or a weight that is NaN or infinite as float32.
+        UnavailableError: a Keras file, and h5py is not installed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -68,14 +76,25 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_model(arch: str, weights: Path | None, *, classes: int | None = None, channels: int | None = None) -> ResNet:
+def load_model(
+    arch: str,
+    weights: Path | None,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    shortcut: str | None = None,
+) -> ResNet:
     """Makes a network and gives it a checkpoint's weights, all of them and no others.
+
+    Weights from Keras fit its own architectures only, whatever their shapes: others stride elsewhere. The network then has
+    Keras's epsilon.
 
     Args:
         arch: an architecture's name, such as ``"resnet50"``.
         weights: the checkpoint; None leaves the weights random.
         classes: how many logits; None takes the checkpoint's number (without one, the architecture's).
         channels: image channels, 1 or 3; None takes the checkpoint's number (without one, 3).
+        shortcut: one of ``SHORTCUTS`` in the place of the architecture's own.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -86,17 +105,37 @@ def load_model(arch: str, weights: Path | None, *, classes: int | None = None, c
     """
     architecture = architecture_named(arch)
     if weights is None:
-        return create_model(architecture.name, classes=classes, channels=3 if channels is None else channels)
+        channels = 3 if channels is None else channels
+        return create_model(architecture.name, classes=classes, channels=channels, shortcut=shortcut)
     tensors = {name: tensor for name, tensor in read_checkpoint(weights).items() if not name.endswith(_COUNTER)}
+    if tensors.keys() >= TIMM_V2:
+        raise ModelError(
+            f"{weights} is timm's ResNet V2, which strides in the first block of a stage and not, as Keras's and ours, "
+            "in the last: export it to ONNX and calibrate that"
+        )
     classes = _agreed("classes", classes, _dimension(tensors, "fc.weight", 0, of=2), weights)
-    channels = _agreed("channels", channels, _dimension(tensors, "conv1.weight", 1, of=4), weights) or 3
-    model = create_model(architecture.name, classes=classes, channels=channels)
+    stem = "conv1.0.weight" if "conv1.0.weight" in tensors else "conv1.weight"
+    channels = _agreed("channels", channels, _dimension(tensors, stem, 1, of=4), weights) or 3
+    model = create_model(architecture.name, classes=classes, channels=channels, shortcut=shortcut)
     misfit = _misfit(model, tensors)
-    if misfit.count:
-        nearest = _nearest(tensors, classes, channels)
-        raise ModelError(f"{weights} does not fit {architecture.name} ({misfit}): {nearest}")
+    from_keras = weights.suffix.lower() in keras_weights.SUFFIXES
+    candidates = keras_weights.ARCHITECTURES if from_keras else tuple(ARCHITECTURES)
+    if misfit.count or architecture.name not in candidates:
+        why = str(misfit) or "Keras has the stride in another convolution"
+        nearest = _nearest(architecture, tensors, classes, channels, candidates)
+        raise ModelError(f"{weights} does not fit {architecture.name} ({why}): {nearest}")
     model.load_state_dict(tensors, strict=False)
+    if from_keras:
+        _set_epsilon(model, keras_weights.EPSILON)
     return model.eval()
+
+
+def _set_epsilon(model: ResNet, epsilon: float) -> None:
+    """Gives every BatchNorm another epsilon, and the architecture with them."""
+    model.architecture = replace(model.architecture, epsilon=epsilon)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = epsilon
 
 
 def _read_torch(path: Path) -> object:
@@ -127,6 +166,15 @@ def _read_safetensors(path: Path) -> object:
         raise _damaged(path) from error
 
 
+def _read_keras(path: Path) -> object:
+    try:
+        return {name: torch.from_numpy(array) for name, array in keras_weights.read_keras(path).items()}
+    except (FileNotFoundError, PermissionError, EdgeResnetError):
+        raise
+    except Exception as error:  # h5py: OSError, KeyError, RuntimeError, …; zipfile: BadZipFile, zlib.error, …
+        raise _damaged(path) from error
+
+
 def _damaged(path: Path) -> ModelError:
     return ModelError(f"{path} is damaged, cut short or no checkpoint: copy or download it again")
 
@@ -134,6 +182,7 @@ def _damaged(path: Path) -> ModelError:
 _READERS: dict[str, Callable[[Path], object]] = {
     **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt"), _read_torch),
     ".safetensors": _read_safetensors,
+    **dict.fromkeys(keras_weights.SUFFIXES, _read_keras),
 }
 """How to read a checkpoint, by its suffix."""
 
@@ -223,15 +272,26 @@ def _form(tensor: Tensor) -> str:
     return dtype + ("×".join(str(length) for length in tensor.shape) or "scalar")
 
 
-def _nearest(tensors: Mapping[str, Tensor], classes: int | None, channels: int) -> str:
-    """Says which architecture the checkpoint fits, or is nearest to."""
-    with torch.device("meta"):  # shapes only: no memory, no time
-        models = {name: create_model(name, classes=classes, channels=channels) for name in ARCHITECTURES}
+def _nearest(
+    asked: Architecture,
+    tensors: Mapping[str, Tensor],
+    classes: int | None,
+    channels: int,
+    candidates: tuple[str, ...],
+) -> str:
+    """Says which of some architectures, or of the asked one with other shortcuts, the checkpoint fits or is nearest to."""
+    near = [name for name in candidates if sum(ARCHITECTURES[name].depths) * _BLOCK_TENSORS <= 2 * len(tensors)]
+    free = asked.name in candidates and asked.shortcut_is_free
+    with torch.device("meta"):  # shapes only: no memory
+        models = {name: create_model(name, classes=classes, channels=channels) for name in near}
+        for shortcut in (s for s in SHORTCUTS if free and s != asked.shortcut):
+            model = create_model(asked.name, classes=classes, channels=channels, shortcut=shortcut)
+            models[f"{asked.name} with shortcut {shortcut}"] = model
     misfits = {name: _misfit(model, tensors).count for name, model in models.items()}
     fitting = [name for name, count in misfits.items() if count == 0]
     if fitting:
         return f"it fits {' or '.join(fitting)}"
-    name = min(misfits, key=misfits.__getitem__)
-    if misfits[name] > len(tensors) / 2:
+    name = min(misfits, key=misfits.__getitem__, default=None)
+    if name is None or misfits[name] > len(tensors) / 2:
         return "it is near none of the known architectures, see 'edge-resnet models'"
     return f"it fits no known architecture; the nearest is {name}, from which {misfits[name]} tensors differ"

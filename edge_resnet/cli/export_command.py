@@ -20,6 +20,9 @@ def run(
     weights: Annotated[Path | None, typer.Option(help="Checkpoint; without one the weights are random.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Logits; by default as many as the weights have.")] = None,
+    shortcut: Annotated[
+        str | None, typer.Option(metavar="A|B|C|D", help="Shortcuts in the place of the architecture's own.")
+    ] = None,
     input_shape: Annotated[str | None, typer.Option(metavar="H,W,C", help="In the place of --size.")] = None,
     preprocessing: Spec = None,
     size: Side = None,
@@ -47,9 +50,8 @@ def run(
     if channels is not None and spec is not None and channels != spec.channels:
         raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
     channels = spec.channels if spec is not None else channels
-    model = load_model(
-        arch, weights, classes=classes or (len(names) if names and weights is None else None), channels=channels
-    )
+    classes = classes or (len(names) if names and weights is None else None)
+    model = load_model(arch, weights, classes=classes, channels=channels, shortcut=shortcut)
     if float_input:
         made = export_float_onnx(model, spec.size if spec is not None else shape or (model.architecture.size,) * 2)
     elif spec is None:

@@ -285,8 +285,8 @@ def test_float64_beyond_float32_is_not_finite(tmp_path: Path) -> None:
     ("saved", "asked", "fits"),
     [
         ("resnet34", "resnet18", "resnet34"),
-        ("resnet20", "resnet-50", "resnet20"),
-        ("resnet50", "resnet101", "resnet50"),
+        ("resnet20", "resnet-50", "resnet20 or plain20"),
+        ("resnet50", "resnet101", "resnet50 or resnet50v1"),
     ],
 )
 def test_another_architecture_is_named(saved: str, asked: str, fits: str, tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_a_folder_and_an_unknown_suffix(tmp_path: Path) -> None:
     assert refusal(lambda: read_checkpoint(tmp_path / "folder.pt")).endswith("is a folder: give a checkpoint file")
     assert refusal(lambda: read_checkpoint(tmp_path / "model.onnx")) == (
         f"{tmp_path / 'model.onnx'} has the unknown suffix '.onnx': "
-        "give one of .pt, .pth, .th, .bin, .ckpt, .safetensors"
+        "give one of .pt, .pth, .th, .bin, .ckpt, .safetensors, .h5, .keras"
     )
 
 
