@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_resnet.applications import resnet
     from edge_resnet.bundle import Bundle, open_bundle
     from edge_resnet.chain import BuildResult, build
     from edge_resnet.classifier import Classifier, Prediction
@@ -36,6 +37,7 @@ __all__ = [
     "load_recipe",
     "open_bundle",
     "open_images",
+    "resnet",
 ]
 
 _HOMES = {
@@ -52,6 +54,7 @@ _HOMES = {
     "load_recipe": "recipe",
     "open_bundle": "bundle",
     "open_images": "images",
+    "resnet": "applications",
 }
 
 

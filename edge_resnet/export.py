@@ -8,7 +8,8 @@ and tensor is named by its torch module: ``layer1.0.conv1`` reads ``layer1.0.con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edge_resnet.calibration.simulate import exact_session
 from edge_resnet.errors import ModelError
-from edge_resnet.models import Add, ResNet, ZeroPadShortcut
-from edge_resnet.onnx_file import Metadata, write_metadata
+from edge_resnet.models import Add, EvenConv2d, ResNet, ZeroPadShortcut
+from edge_resnet.onnx_file import FEATURES, LOGITS, Metadata, write_metadata
 from edge_resnet.preprocessing import Preprocessing
 
 OPSET = 17
@@ -55,17 +56,24 @@ def _conv(writer: _Writer, name: str, module: nn.Conv2d, inputs: Sequence[str]) 
     weights = [writer.weight(f"{name}.weight", _array(module.weight))]
     if module.bias is not None:
         weights.append(writer.weight(f"{name}.bias", _array(module.bias)))
-    padding = [int(p) for p in module.padding]
     return writer.node(
         "Conv",
         name,
         [*inputs, *weights],
         kernel_shape=list(module.kernel_size),
         strides=list(module.stride),
-        pads=padding * 2,
+        pads=_pads(module),
         dilations=list(module.dilation),
         group=module.groups,
     )
+
+
+def _pads(module: nn.Conv2d) -> list[int]:
+    """Above, left, below and right."""
+    if isinstance(module, EvenConv2d) and module.stride != (1, 1):
+        after = max(0, module.kernel_size[0] - 2)
+        return [0, 0, after, after]
+    return [int(p) for p in module.padding] * 2
 
 
 def _linear(writer: _Writer, name: str, module: nn.Linear, inputs: Sequence[str]) -> str:
@@ -145,6 +153,7 @@ def _plain(kind: str) -> Callable[[_Writer, str, Any, Sequence[str]], str]:
 
 _WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str]] = {
     nn.Conv2d: _conv,
+    EvenConv2d: _conv,
     nn.Linear: _linear,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,
@@ -152,6 +161,7 @@ _WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str
     nn.BatchNorm2d: _batch_norm,
     nn.ReLU: _plain("Relu"),
     nn.AdaptiveAvgPool2d: _plain("GlobalAveragePool"),
+    nn.AdaptiveMaxPool2d: _plain("GlobalMaxPool"),
     nn.Flatten: _plain("Flatten"),
     nn.Identity: _passed_on,
     Add: _plain("Add"),
@@ -161,20 +171,12 @@ _WRITERS: dict[type[nn.Module], Callable[[_Writer, str, Any, Sequence[str]], str
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in _WRITERS
+        return type(m) in _WRITERS or super().is_leaf_module(m, module_qualified_name)
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """The convolution that equals ``conv`` followed by ``norm``, computed in float64."""
-    folded = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-    )
+    folded = copy.deepcopy(conv)
     mean, variance = _statistics(norm)
     folded.weight, folded.bias = fuse_conv_bn_weights(
         conv.weight.double(),
@@ -205,13 +207,20 @@ def _write_network(writer: _Writer, model: ResNet, source: str) -> str:
 
 def _write_module(writer: _Writer, model: ResNet, node: fx.Node, inputs: list[str]) -> str:
     name = str(node.target)
-    module = model.get_submodule(name)
+    module = model.get_submodule(name) if node.op == "call_module" else node.target
+    if not isinstance(module, nn.Module) or type(module) not in _WRITERS:
+        what = type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", name)
+        raise ModelError(f"input_tensor holds {what}, which is not exported: build it of {_names(_WRITERS)}")
     if isinstance(module, nn.BatchNorm2d) and _norm_behind(model, node.all_input_nodes[0]) is module:
         return inputs[0]  # the convolution before it has taken it in
     norm = _norm_behind(model, node)
     if isinstance(module, nn.Conv2d) and norm is not None:
         module = _folded(module, norm)
     return _WRITERS[type(module)](writer, name, module, inputs)
+
+
+def _names(kinds: Iterable[type[nn.Module]]) -> str:
+    return ", ".join(kind.__name__ for kind in kinds if kind.__module__.startswith("torch"))
 
 
 def _norm_behind(model: ResNet, node: fx.Node) -> nn.BatchNorm2d | None:
@@ -241,8 +250,9 @@ def _write_normalisation(writer: _Writer, frames: str, preprocessing: Preprocess
 def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[str] | None = None) -> onnx.ModelProto:
     """Writes a network as FP32 ONNX, opset 17: frames uint8 batch×H×W×C in, logits float32 batch×classes out.
 
-    BatchNorm is folded, the batch is dynamic, and the arithmetic half of the preprocessing (scale, mean, std) is part
-    of the graph. The whole preprocessing spec, the labels and the architecture's name travel in the metadata.
+    A feature extractor's output is ``features``, batch×channels or batch×channels×h×w. BatchNorm is folded, the batch is
+    dynamic, and the arithmetic half of the preprocessing (scale, mean, std) is part of the graph. The whole preprocessing
+    spec, the labels and the architecture's name travel in the metadata.
 
     Raises:
         ModelError: channels or labels do not fit the model.
@@ -252,30 +262,47 @@ def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[st
             f"the model takes {model.channels} channels, the preprocessing makes {preprocessing.channels}: "
             f"set color (rgb, bgr or gray) to what the model was trained on"
         )
-    if labels is not None and len(labels) != model.fc.out_features:
-        raise ModelError(f"{len(labels)} labels for {model.fc.out_features} classes: give one label a class")
+    if model.size not in (None, preprocessing.size):
+        raise ModelError(f"the model takes images of {model.size}, the preprocessing makes {preprocessing.size}")
+    if labels is not None and model.classes is None:
+        raise ModelError("labels are for a classifier, and this network gives features: leave them out")
+    if labels is not None and len(labels) != model.classes:
+        raise ModelError(f"{len(labels)} labels for {model.classes} classes: give one label a class")
     writer = _Writer()
-    logits = _write_network(writer, model, _write_normalisation(writer, "frames", preprocessing))
+    answer = _write_network(writer, model, _write_normalisation(writer, "frames", preprocessing))
     height, width = preprocessing.size
     frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", height, width, model.channels])
     metadata = Metadata(model.architecture.name, preprocessing, None if labels is None else tuple(labels), None)
-    return _finished(writer, frames, logits, model, metadata)
+    return _finished(writer, frames, _output(writer, model, answer, preprocessing.size), model, metadata)
 
 
 def export_float_onnx(model: ResNet, size: tuple[int, int]) -> onnx.ModelProto:
     """Writes a network for other tools: normalised float32 batch×C×H×W in, logits out, no preprocessing inside."""
     writer = _Writer()
-    logits = _write_network(writer, model, "images")
+    answer = _write_network(writer, model, "images")
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", model.channels, *size])
-    return _finished(writer, images, logits, model, Metadata(model.architecture.name, None, None, None))
+    metadata = Metadata(model.architecture.name, None, None, None)
+    return _finished(writer, images, _output(writer, model, answer, size), model, metadata)
+
+
+def _output(writer: _Writer, model: ResNet, answer: str, size: tuple[int, int]) -> onnx.ValueInfoProto:
+    """Gives the network's answer its public name: ``logits`` or ``features``."""
+    public = FEATURES if model.classes is None else LOGITS
+    for node in writer.nodes:
+        node.input[:] = [public if name == answer else name for name in node.input]
+        node.output[:] = [public if name == answer else name for name in node.output]
+    with torch.no_grad():
+        shape = model(torch.zeros(1, model.channels, *size)).shape[1:]
+    return helper.make_tensor_value_info(public, TensorProto.FLOAT, ["batch", *shape])
 
 
 def _finished(
-    writer: _Writer, source: onnx.ValueInfoProto, logits: str, model: ResNet, metadata: Metadata
+    writer: _Writer,
+    source: onnx.ValueInfoProto,
+    output: onnx.ValueInfoProto,
+    model: ResNet,
+    metadata: Metadata,
 ) -> onnx.ModelProto:
-    for node in writer.nodes:
-        node.output[:] = ["logits" if name == logits else name for name in node.output]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", model.fc.out_features])
     graph = helper.make_graph(writer.nodes, model.architecture.name, [source], [output], writer.weights)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     proto.producer_name = "edge-resnet"
@@ -285,7 +312,7 @@ def _finished(
 
 
 def max_abs_error(model: ResNet, exported: onnx.ModelProto, preprocessing: Preprocessing | None) -> float:
-    """The largest difference between torch's logits and ONNX Runtime's, on two random frames and two flat ones.
+    """The largest difference between torch's answers and ONNX Runtime's, on two random frames and two flat ones.
 
     Args:
         model: the torch network.

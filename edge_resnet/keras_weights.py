@@ -8,6 +8,9 @@ convolution, and V2. Three things differ from ours, and are made equal here:
   ``(x + bias) - mean = x - (mean - bias)``. V2 has BatchNorm before a convolution and keeps its biases.
 - Epsilon: ``EPSILON`` in every BatchNorm. ``load_model`` sets it.
 
+MLPerf Tiny's ResNet-8 (the benchmark's image classification model) is read as well: its layers have the names that Keras
+gives by itself, ``conv2d_3``, whose numbers follow the order in which they were made.
+
 Keras has written its weights in two layouts, each alone or inside a whole model:
 
 - HDF5 until Keras 2 (``.h5``): one group a layer, by the layer's name, ``conv1_conv/conv1_conv/kernel:0``; the whole model
@@ -40,8 +43,6 @@ Layers = dict[str, dict[str, Array]]
 
 SUFFIXES = (".h5", ".keras")
 """Of files that ``read_keras`` takes; a ``.weights.h5`` ends in ``.h5``."""
-EPSILON = 1.001e-5
-"""Of every BatchNorm in Keras's ResNets."""
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -54,6 +55,16 @@ class _Family:
     block: Mapping[str, str]
     """Behind ``conv2_block1_``; those that begin with 0 are projections, which only the first block of a stage has."""
     head: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Tiny:
+    """Our modules of ResNet-8, in the order in which Keras made its layers."""
+
+    convolutions: tuple[str, ...]
+    """3×3, each with its BatchNorm."""
+    projections: tuple[str, ...]
+    """1×1, without."""
 
 
 _V1 = _Family(
@@ -84,10 +95,28 @@ _V2 = _Family(
     head={"post_bn": "post_bn", "predictions": "fc"},
 )
 _DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+_GIVEN = re.compile(r"(conv2d|batch_normalization|dense)(?:_(\d+))?")
+"""Names that Keras gives to layers without."""
+_SIDES = ((3, 3), (1, 1))
+_NONE: Array = np.zeros(0, np.float32)
 _IN_BLOCK = re.compile(r"conv([2-5])_block([1-9]\d?)_(\w+)")
 
-ARCHITECTURES = tuple(f"{name}{version}" for name in _DEPTHS for version in ("v1", "v2"))
-"""Our names of Keras's own ResNets."""
+ARCHITECTURES = (*(f"{name}{version}" for name in _DEPTHS for version in ("v1", "v2")), "resnet8")
+"""Our names of Keras's own ResNets, and of MLPerf Tiny's."""
+EPSILON = dict.fromkeys(ARCHITECTURES[:-1], 1.001e-5)
+"""Of every BatchNorm, by our names; others have their architecture's own."""
+PREPROCESSING = {name: "keras-resnet-v2" if name.endswith("v2") else "keras-resnet" for name in ARCHITECTURES[:-1]} | {
+    "resnet8": "mlperf-tiny"
+}
+"""What the networks were trained with, by our names, in ``preprocessing.NAMED``."""
+
+_TINY = _Tiny(
+    convolutions=(
+        *("conv1", "layer1.0.conv1", "layer1.0.conv2"),
+        *("layer2.0.conv1", "layer2.0.conv2", "layer3.0.conv1", "layer3.0.conv2"),
+    ),
+    projections=("layer2.0.downsample", "layer3.0.downsample"),
+)
 
 _PARAMETERS = {
     "kernel": "weight",
@@ -112,22 +141,20 @@ def read_keras(path: Path) -> dict[str, Array]:
     A layer that is not one of Keras's ResNets' keeps its own name, so that a comparison with a network shows it.
 
     Raises:
-        ModelError: the file holds no weights of a Keras ResNet, or not those of its classifier.
+        ModelError: the file holds no weights of a Keras ResNet.
         UnavailableError: h5py is not installed.
         Exception: a damaged file leads h5py to any.
     """
-    layers = _folded(_read_layers(path))
+    layers = _read_layers(path)
+    if _is_tiny(layers):
+        return _read_tiny(layers)
+    layers = _folded(layers)
     family = _V2 if any(layer.endswith("_preact_bn") for layer in layers) else _V1
     modules = {layer: _module(family, layer) for layer in layers}
     if all(module is None for module in modules.values()):
         raise ModelError(
             f"{path} holds none of the layers of Keras's ResNets, but {_some(layers)}: "
             "save a network of keras.applications itself, with no layers around it"
-        )
-    if "predictions" not in layers:
-        raise ModelError(
-            f"{path} has no layer 'predictions' (include_top=False, or a head of another name): "
-            "save the network with its classifier, a Dense layer named 'predictions'"
         )
     return {
         f"{modules[layer] or layer}.{_PARAMETERS.get(name, name)}": _torch_layout(array)
@@ -158,6 +185,31 @@ def _torch_layout(array: Array) -> Array:
     """H×W×in×out → out×in×H×W, and in×out → out×in; vectors stay."""
     order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
     return array if order is None else np.ascontiguousarray(array.transpose(order))
+
+
+def _is_tiny(layers: Layers) -> bool:
+    """Whether the layers are as many, and as large, as ResNet-8's, all with names that Keras gave."""
+    kernels = [arrays["kernel"].shape[:2] for arrays in layers.values() if arrays.get("kernel", _NONE).ndim == 4]
+    wanted = [(3, 3)] * len(_TINY.convolutions) + [(1, 1)] * len(_TINY.projections)
+    return all(_GIVEN.fullmatch(layer) for layer in layers) and sorted(kernels, reverse=True) == wanted
+
+
+def _read_tiny(layers: Layers) -> dict[str, Array]:
+    """ResNet-8's arrays by our names; the biases in front of BatchNorms are folded as V1's."""
+    made = sorted(layers, key=lambda layer: int(_GIVEN.fullmatch(layer)[2] or 0))  # type: ignore[index]
+    by_side = {side: [layers[n] for n in made if layers[n].get("kernel", _NONE).shape[:2] == side] for side in _SIDES}
+    norms = [layers[name] for name in made if "gamma" in layers[name]]
+    heads = [layers[name] for name in made if layers[name].get("kernel", _NONE).ndim == 2]
+    found = dict(zip(["fc"], heads, strict=False))  # a network without its top has none
+    for module, conv, norm in zip(_TINY.convolutions, by_side[3, 3], norms, strict=True):
+        found[module] = {"kernel": conv["kernel"]}
+        found[module.replace("conv", "bn")] = {**norm, "moving_mean": norm["moving_mean"] - conv["bias"]}
+    found |= dict(zip(_TINY.projections, by_side[1, 1], strict=True))
+    return {
+        f"{module}.{_PARAMETERS[name]}": _torch_layout(array)
+        for module, arrays in found.items()
+        for name, array in arrays.items()
+    }
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

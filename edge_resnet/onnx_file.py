@@ -20,6 +20,9 @@ CALIBRATION_KEY = "edge_resnet.calibration"
 LABELS_KEY = "edge_resnet.labels"
 PREPROCESSING_KEY = "edge_resnet.preprocessing"
 
+LOGITS, FEATURES = "logits", "features"
+"""Names of the one output: a classifier's, float32 batch×classes, and a feature extractor's, batch×channels or ×h×w."""
+
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 

@@ -357,9 +357,19 @@ NAMED = {
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
+    "mlperf-tiny": Preprocessing(
+        size=(32, 32),
+        resize=None,
+        crop=Crop.NONE,
+        interpolation=Interpolation.BILINEAR,
+        color=Color.RGB,
+        mean=(0.0, 0.0, 0.0),
+        std=(1 / 255, 1 / 255, 1 / 255),
+    ),
 }
 """Preprocessings known by name. ImageNet's is that of torchvision's published ResNets; Keras's are those of its
-``preprocess_input``: for ResNet, pixels of 0..255 less the mean, as Caffe had them; for ResNet V2, pixels in -1..1."""
+``preprocess_input``: for ResNet, pixels of 0..255 less the mean, as Caffe had them; for ResNet V2, pixels in -1..1. MLPerf
+Tiny's ResNet-8 takes pixels of 0..255 as they are."""
 
 
 def load_preprocessing(name_or_path: str) -> Preprocessing:

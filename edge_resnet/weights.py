@@ -5,12 +5,14 @@ Nothing in a file is executed: torch's formats are read with ``weights_only=True
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,7 +20,16 @@ from torch import Tensor, nn
 
 from edge_resnet import keras_weights
 from edge_resnet.errors import EdgeResnetError, ModelError
-from edge_resnet.models import ARCHITECTURES, SHORTCUTS, Architecture, ResNet, architecture_named, create_model
+from edge_resnet.models import (
+    ARCHITECTURES,
+    HEADS,
+    SHORTCUTS,
+    Architecture,
+    ResNet,
+    architecture_named,
+    create_model,
+)
+from edge_resnet.preprocessing import NAMED, Preprocessing
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts save the weights, beside epochs and optimizers; looked for in this order."""
@@ -27,8 +38,20 @@ DROPPED = ("module", "_orig_mod")
 RENAMED = {"linear": "fc", "shortcut": "downsample"}
 """Parts of names that published CIFAR checkpoints have, and torchvision's names for them."""
 
-TIMM_V2 = {"stages.0.blocks.0.norm1.weight", "stages.0.blocks.0.conv1.weight"}
-"""Names that tell timm's ResNet V2, a network that is not Keras's and ours, from all others."""
+TIMM_V2 = (
+    (r"^stem\.conv\.", "conv1."),
+    (r"^stages\.0\.blocks\.", "layer1."),
+    (r"^stages\.1\.blocks\.", "layer2."),
+    (r"^stages\.2\.blocks\.", "layer3."),
+    (r"^stages\.3\.blocks\.", "layer4."),
+    (r"\.norm([123])\.", r".bn\1."),
+    (r"\.downsample\.conv\.", ".downsample."),
+    (r"^norm\.", "post_bn."),
+    (r"^head\.fc\.", "fc."),
+)
+"""Names in timm's ResNet V2 as patterns, and ours; replaced one after the other."""
+SHELVES = ("EDGE_RESNET_WEIGHTS", "~/.cache/edge-resnet/weights")
+"""Where ``"imagenet"`` looks: the folder that this variable names, or else this one."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTER = "num_batches_tracked"
@@ -73,7 +96,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if ours in tensors:
             raise ModelError(f"{path} has '{name}' and another name for it: save one state_dict alone")
         tensors[ours] = _as_float32(path, name, tensor)
-    return tensors
+    return _from_timm_v2(tensors) if "stages.0.blocks.0.norm1.weight" in tensors else tensors
 
 
 def load_model(
@@ -83,18 +106,22 @@ def load_model(
     classes: int | None = None,
     channels: int | None = None,
     shortcut: str | None = None,
+    head: str = "classifier",
+    source: nn.Module | None = None,
 ) -> ResNet:
     """Makes a network and gives it a checkpoint's weights, all of them and no others.
 
     Weights from Keras fit its own architectures only, whatever their shapes: others stride elsewhere. The network then has
-    Keras's epsilon.
+    Keras's epsilon. A feature extractor leaves a checkpoint's classifier out.
 
     Args:
         arch: an architecture's name, such as ``"resnet50"``.
-        weights: the checkpoint; None leaves the weights random.
+        weights: the checkpoint; ``imagenet`` for the file that ``locate`` finds; None leaves the weights random.
         classes: how many logits; None takes the checkpoint's number (without one, the architecture's).
         channels: image channels, 1 or 3; None takes the checkpoint's number (without one, 3).
         shortcut: one of ``SHORTCUTS`` in the place of the architecture's own.
+        head: one of ``HEADS``.
+        source: a module that images pass first; a checkpoint does not hold its weights.
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -105,29 +132,78 @@ def load_model(
     """
     architecture = architecture_named(arch)
     if weights is None:
-        channels = 3 if channels is None else channels
-        return create_model(architecture.name, classes=classes, channels=channels, shortcut=shortcut)
+        return create_model(arch, classes=classes, channels=channels or 3, shortcut=shortcut, head=head, source=source)
+    weights = locate(architecture.name, weights)
     tensors = {name: tensor for name, tensor in read_checkpoint(weights).items() if not name.endswith(_COUNTER)}
-    if tensors.keys() >= TIMM_V2:
-        raise ModelError(
-            f"{weights} is timm's ResNet V2, which strides in the first block of a stage and not, as Keras's and ours, "
-            "in the last: export it to ONNX and calibrate that"
-        )
+    if HEADS[head].classifier:
+        _require_classifier(weights, tensors)
+    else:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     classes = _agreed("classes", classes, _dimension(tensors, "fc.weight", 0, of=2), weights)
-    stem = "conv1.0.weight" if "conv1.0.weight" in tensors else "conv1.weight"
-    channels = _agreed("channels", channels, _dimension(tensors, stem, 1, of=4), weights) or 3
-    model = create_model(architecture.name, classes=classes, channels=channels, shortcut=shortcut)
+    if source is None:
+        stem = "conv1.0.weight" if "conv1.0.weight" in tensors else "conv1.weight"
+        channels = _agreed("channels", channels, _dimension(tensors, stem, 1, of=4), weights)
+    model = create_model(arch, classes=classes, channels=channels or 3, shortcut=shortcut, head=head, source=source)
     misfit = _misfit(model, tensors)
     from_keras = weights.suffix.lower() in keras_weights.SUFFIXES
     candidates = keras_weights.ARCHITECTURES if from_keras else tuple(ARCHITECTURES)
     if misfit.count or architecture.name not in candidates:
         why = str(misfit) or "Keras has the stride in another convolution"
-        nearest = _nearest(architecture, tensors, classes, channels, candidates)
+        nearest = _nearest(architecture, tensors, model, candidates)
         raise ModelError(f"{weights} does not fit {architecture.name} ({why}): {nearest}")
     model.load_state_dict(tensors, strict=False)
     if from_keras:
-        _set_epsilon(model, keras_weights.EPSILON)
+        _set_epsilon(model, keras_weights.EPSILON.get(architecture.name, architecture.epsilon))
     return model.eval()
+
+
+def locate(arch: str, weights: Path) -> Path:
+    """The file that is meant: for ``imagenet``, one that the user has put where ``SHELVES`` say; nothing is downloaded.
+
+    Raises:
+        ModelError: no such file; the message says where to put it.
+    """
+    if str(weights) != "imagenet":
+        return weights
+    variable, default = SHELVES
+    shelf = Path(os.environ.get(variable) or default).expanduser()
+    places = [shelf / f"{arch}{suffix}" for suffix in _READERS]
+    found = [place for place in places if place.is_file()]
+    if not found:
+        others = ", ".join(suffix for suffix in _READERS if suffix != ".pth")
+        raise ModelError(
+            f"weights 'imagenet' are not downloaded: put a checkpoint of {arch} at {shelf / arch}.pth "
+            f"(or {others}; {variable} names another folder), or give its path"
+        )
+    return found[0]
+
+
+def preprocessing_of(arch: str, weights: Path) -> Preprocessing | None:
+    """The preprocessing that a checkpoint's maker fixed: Keras's for its own networks; None where nobody can know."""
+    if locate(arch, weights).suffix.lower() not in keras_weights.SUFFIXES:
+        return None
+    name = keras_weights.PREPROCESSING.get(arch)
+    return None if name is None else NAMED[name]
+
+
+def _require_classifier(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    stems = ("conv1.weight", "conv1.0.weight")
+    if "fc.weight" not in tensors and any(stem in tensors for stem in stems) and "layer1.0.conv1.weight" in tensors:
+        others = [name for name in tensors if not name.startswith(("conv1.", "bn1.", "layer", "post_bn."))]
+        raise ModelError(
+            f"{path} has no classifier ('fc.weight'{f', but {_first(tuple(others))}' if others else ''}): "
+            "save the network with its own, or ask for features (--no-top)"
+        )
+
+
+def _from_timm_v2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet V2 of timm by our names; its classifier is a 1×1 convolution."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, ours in TIMM_V2:
+            name = re.sub(pattern, ours, name)
+        renamed[name] = tensor.flatten(1) if name == "fc.weight" else tensor
+    return renamed
 
 
 def _set_epsilon(model: ResNet, epsilon: float) -> None:
@@ -254,7 +330,11 @@ def _first(names: tuple[str, ...]) -> str:
 
 
 def _misfit(model: ResNet, tensors: Mapping[str, Tensor]) -> _Misfit:
-    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    wanted = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.endswith(_COUNTER) and not name.startswith("source.")
+    }
     return _Misfit(
         missing=tuple(name for name in wanted if name not in tensors),
         unexpected=tuple(name for name in tensors if name not in wanted),
@@ -272,21 +352,15 @@ def _form(tensor: Tensor) -> str:
     return dtype + ("×".join(str(length) for length in tensor.shape) or "scalar")
 
 
-def _nearest(
-    asked: Architecture,
-    tensors: Mapping[str, Tensor],
-    classes: int | None,
-    channels: int,
-    candidates: tuple[str, ...],
-) -> str:
+def _nearest(asked: Architecture, tensors: Mapping[str, Tensor], like: ResNet, candidates: tuple[str, ...]) -> str:
     """Says which of some architectures, or of the asked one with other shortcuts, the checkpoint fits or is nearest to."""
     near = [name for name in candidates if sum(ARCHITECTURES[name].depths) * _BLOCK_TENSORS <= 2 * len(tensors)]
     free = asked.name in candidates and asked.shortcut_is_free
+    options: dict[str, Any] = {"classes": like.classes, "channels": like.channels, "head": like.head}
     with torch.device("meta"):  # shapes only: no memory
-        models = {name: create_model(name, classes=classes, channels=channels) for name in near}
+        models = {name: create_model(name, **options) for name in near}
         for shortcut in (s for s in SHORTCUTS if free and s != asked.shortcut):
-            model = create_model(asked.name, classes=classes, channels=channels, shortcut=shortcut)
-            models[f"{asked.name} with shortcut {shortcut}"] = model
+            models[f"{asked.name} with shortcut {shortcut}"] = create_model(asked.name, shortcut=shortcut, **options)
     misfits = {name: _misfit(model, tensors).count for name, model in models.items()}
     fitting = [name for name, count in misfits.items() if count == 0]
     if fitting:

@@ -3,9 +3,11 @@
 from edge_resnet.models.measure import Size, measure
 from edge_resnet.models.resnet import (
     ARCHITECTURES,
+    HEADS,
     SHORTCUTS,
     Add,
     Architecture,
+    EvenConv2d,
     ResNet,
     ZeroPadShortcut,
     architecture_named,
@@ -14,9 +16,11 @@ from edge_resnet.models.resnet import (
 
 __all__ = [
     "ARCHITECTURES",
+    "HEADS",
     "SHORTCUTS",
     "Add",
     "Architecture",
+    "EvenConv2d",
     "ResNet",
     "Size",
     "ZeroPadShortcut",

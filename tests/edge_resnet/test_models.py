@@ -31,14 +31,20 @@ KERAS_PARAMETERS = {
     "resnet50v2": 25_613_800,
     "resnet101v2": 44_675_560,
     "resnet152v2": 60_380_648,
+    "resnet8": 78_666,
 }
-"""``count_params()`` of keras.applications, which counts BatchNorm's statistics too."""
+"""``count_params()`` of keras.applications and of MLPerf Tiny's model, which counts BatchNorm's statistics too."""
 TIMM_PARAMETERS = {
     "resnet18d": 11_708_744,
     "resnet34d": 21_816_904,
     "resnet50d": 25_576_264,
     "resnet101d": 44_568_392,
     "resnet152d": 60_212_040,
+    "resnetv2-18": 11_687_720,
+    "resnetv2-34": 21_795_880,
+    "resnetv2-50": 25_549_352,
+    "resnetv2-101": 44_541_480,
+    "resnetv2-152": 60_185_128,
 }
 CIFAR_PARAMETERS = {
     "resnet20": 0.27,
