@@ -22,8 +22,8 @@ from edge_resnet.calibration.topology import (
     convolutions,
     data,
     only_reader,
+    quantized_sums,
     reader_behind_moves,
-    residual_adds,
     shortcut_index,
     source_of_moves,
 )
@@ -83,8 +83,10 @@ class TensorRtScheme(Scheme):
 
     Quantized are the input of every convolution and, at a residual Add, the shortcut alone: TensorRT then fuses the Add
     into the convolution of the other branch, which reads the shortcut as INT8 (TensorRT developer guide, "Q/DQ
-    Placement Recommendations"). A pooling before a quantized tensor needs no pair of its own. Where a shortcut moves
-    values (option A: Slice, Pad), they move as INT8, with the scale that they came with.
+    Placement Recommendations"); sums that stay float (``quantized_sums``) take a float shortcut. A max pooling before a
+    quantized tensor needs no pair of its own; an average pooling (ResNet-D) reads the INT8 tensor that the convolution
+    beside it reads. Where a shortcut moves values (option A: Slice, Pad), they move as INT8, with the scale that they came
+    with.
     """
 
     name = "tensorrt"
@@ -92,8 +94,11 @@ class TensorRtScheme(Scheme):
     def _reads(self, graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Node, int]]:
         for conv in convolutions(graph):
             yield data(conv), conv, 0
+            pool = data(conv).producer()
+            if pool is not None and pool.op_type == "AveragePool":
+                yield data(pool), pool, 0
         depths = convolution_depths(graph)
-        for add in residual_adds(graph):
+        for add in quantized_sums(graph):
             index = shortcut_index(add, depths)
             value = data(add, index)
             yield value, add, index
@@ -136,7 +141,7 @@ class CpuScheme(Scheme):
     def _reads(self, graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Node, int]]:
         values = [data(conv) for conv in convolutions(graph)]
         values += [activated(conv) for conv in convolutions(graph)]
-        for add in residual_adds(graph):
+        for add in quantized_sums(graph):
             values += [data(add, 0), data(add, 1), activated(add)]
         for value in values:
             for use in value.uses():

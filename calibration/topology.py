@@ -47,6 +47,21 @@ def residual_adds(graph: ir.Graph) -> list[ir.Node]:
     ]
 
 
+def quantized_sums(graph: ir.Graph) -> list[ir.Node]:
+    """Residual Adds that take quantized tensors: all but those whose sum BatchNorm reads.
+
+    In pre-activated networks (ResNet V2) the sums are one trunk through the whole network, which nothing normalises and
+    whose noise every block would add to; BatchNorm reads it in float anyway. TensorRT makes as many kernels without.
+    """
+    return [add for add in residual_adds(graph) if not any(_normalises(use.node) for use in add.outputs[0].uses())]
+
+
+def _normalises(node: ir.Node) -> bool:
+    """Whether a node is a BatchNorm, or one half of it, a product with a constant."""
+    constant = any(value is not None and value.const_value is not None for value in node.inputs)
+    return node.op_type == "BatchNormalization" or (node.op_type == "Mul" and constant)
+
+
 def convolution_depths(graph: ir.Graph) -> dict[ir.Value, int]:
     """For each tensor, the most convolutions on a path to it from the input."""
     depths: dict[ir.Value, int] = {}

@@ -40,7 +40,6 @@ class Layout:
 
 LAYOUTS = {"resnet18": Layout(8, 2, 3, 0), "resnet20": Layout(9, 2, 0, 2), "resnet50": Layout(16, 3, 4, 0)}
 every_architecture = pytest.mark.parametrize("arch", LAYOUTS)
-every_architecture = pytest.mark.parametrize("arch", LAYOUTS)
 
 
 def test_unknown_scheme_lists_those_there_are() -> None:
@@ -103,6 +102,32 @@ class TestTensorRt:
         (pool,) = view.of_type("MaxPool")
         assert view.producer[pool.input[0]].op_type == "Relu"
         assert [reader.op_type for reader in view.readers[pool.output[0]]] == ["QuantizeLinear"]
+
+    @pytest.mark.parametrize(("arch", "blocks"), [("resnet50v2", 16), ("resnetv2-34", 16)])
+    def test_the_trunk_of_v2_stays_float(self, quantized: Quantized, arch: str, blocks: int) -> None:
+        view, _ = quantized(arch, "tensorrt")
+        adds = view.of_type("Add")
+        assert len(adds) == blocks
+        for add in adds:
+            assert all(view.quantizer(name) is None for name in add.input)
+            assert {reader.op_type for reader in view.readers[add.output[0]]} <= {"BatchNormalization", "Add", "MaxPool"}
+        convolutions = view.of_type("Conv")
+        read = {conv.input[0] for conv in convolutions}
+        assert len(view.of_type("QuantizeLinear")) == len(read)  # one for each tensor that convolutions read, no more
+        for conv in convolutions[1:]:
+            q = view.quantizer(conv.input[0])
+            assert q is not None and view.producer[q.input[0]].op_type == "Relu"
+
+    def test_the_average_pooling_of_d_reads_what_the_convolution_beside_it_reads(self, quantized: Quantized) -> None:
+        view, _ = quantized("resnet18d", "tensorrt")
+        pools = view.of_type("AveragePool")
+        assert [pool.name for pool in pools] == [f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)]
+        for pool in pools:
+            beside = view.named(pool.name.replace("downsample.0", "conv1"))
+            assert pool.input[0] == beside.input[0]
+            assert view.quantizer(pool.input[0]) is not None
+            (q,) = view.readers[pool.output[0]]
+            assert q.op_type == "QuantizeLinear"
 
     def test_option_a_moves_int8(self, quantized: Quantized) -> None:
         view, _ = quantized("resnet20", "tensorrt")
