@@ -109,7 +109,9 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
     graph = made.graph
     del graph.output[:]
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.value_info}
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)
+    }
     producers = {output: node for node in graph.node for output in node.output}
     for index, name in enumerate(names):
         stat = f"stat.{index}"

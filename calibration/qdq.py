@@ -133,7 +133,7 @@ def _quantize_constants(editor: _Editor, conv: ir.Node, scheme: Scheme, activati
 
 
 def half_typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with FP16 in the place of FP32 (opset 19), logits still float32.
+    """The same model with FP16 in the place of FP32 (opset 19), the output still float32.
 
     TensorRT types its layers by the graph's types. Scales are numbers that FP16 holds (see ``affine.half_scale``), so
     that integers do not change; weights and biases that stay float are rounded to FP16.
@@ -141,6 +141,7 @@ def half_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
+    answer = graph.output[0].name
     for index, constant in enumerate(graph.initializer):
         if constant.data_type == TensorProto.FLOAT:
             value = numpy_helper.to_array(constant)
@@ -154,8 +155,11 @@ def half_typed(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "Cast":
             for attribute in node.attribute:
                 attribute.i = TensorProto.FLOAT16 if attribute.i == TensorProto.FLOAT else attribute.i
-        node.output[:] = ["logits.half" if name == "logits" else name for name in node.output]
-    graph.node.append(helper.make_node("Cast", ["logits.half"], ["logits"], name="logits.cast", to=TensorProto.FLOAT))
+        for names in (node.input, node.output):
+            names[:] = [f"{name}.half" if name == answer else name for name in names]
+    graph.node.append(
+        helper.make_node("Cast", [f"{answer}.half"], [answer], name=f"{answer}.cast", to=TensorProto.FLOAT)
+    )
     del graph.value_info[:]
     made.ir_version = HALF_IR
     made.opset_import[0].version = HALF_OPSET

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_resnet.bundle import Bundle, open_bundle
     from edge_resnet.chain import BuildResult, build
     from edge_resnet.classifier import Classifier, Prediction
+    from edge_resnet.embedder import Embedder
     from edge_resnet.errors import EdgeResnetError
     from edge_resnet.images import ImageSet, open_images
     from edge_resnet.preprocessing import Preprocessing, load_preprocessing
@@ -28,6 +29,7 @@ __all__ = [
     "Bundle",
     "Classifier",
     "EdgeResnetError",
+    "Embedder",
     "ImageSet",
     "Prediction",
     "Preprocessing",
@@ -45,6 +47,7 @@ _HOMES = {
     "Bundle": "bundle",
     "Classifier": "classifier",
     "EdgeResnetError": "errors",
+    "Embedder": "embedder",
     "ImageSet": "images",
     "Prediction": "classifier",
     "Preprocessing": "preprocessing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,11 @@ import numpy.typing as npt
 from edge_resnet.errors import GateError, ModelError
 
 Logits = npt.NDArray[np.float32]
-Run = Callable[[npt.NDArray[np.uint8]], Logits]
-"""uint8 frames N×H×W×C → logits N×classes."""
+"""float32 N×classes."""
+Answers = npt.NDArray[np.float32]
+"""Logits, or features N×channels or N×channels×h×w."""
+Run = Callable[[npt.NDArray[np.uint8]], Answers]
+"""uint8 frames N×H×W×C → answers."""
 Evaluated = Literal["measured", "predicted"]
 
 Z95 = 1.959963984540054
@@ -45,20 +48,15 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class AccuracyReport:
-    """FP32 and one engine on the same images."""
+class Report:
+    """FP32 and one engine on the same images: what every comparison says, and the gate."""
 
     images: int
     evaluated: Evaluated
     """``measured``: the engine itself ran. ``predicted``: its Q/DQ graph was evaluated exactly in its place."""
     engine_name: str
-    fp32: TopK
-    engine: TopK
-    agreement: float
-    """Share of images whose most probable class is the same."""
-    logit_sqnr_db: float | None
-    """10·log10(Σz² / Σ(z − ẑ)²) over all images and classes; None when the logits are identical."""
     drop: Drop | None
+    """None without labels."""
     max_drop: float
     strict: bool
 
@@ -89,6 +87,18 @@ class AccuracyReport:
         if self.drop is not None:
             document["drop"]["ci95"] = list(self.drop.ci95)
         return {**document, "passed": self.passed, "images_to_be_sure": self.images_to_be_sure}
+
+
+@dataclass(frozen=True)
+class AccuracyReport(Report):
+    """What a classifier's comparison says."""
+
+    fp32: TopK
+    engine: TopK
+    agreement: float
+    """Share of images whose most probable class is the same."""
+    logit_sqnr_db: float | None
+    """10·log10(Σz² / Σ(z − ẑ)²) over all images and classes; None when the logits are identical."""
 
 
 def paired_drop(lost: int, won: int, images: int) -> Drop:
@@ -173,17 +183,9 @@ def compare(
         GateError: the engine does.
     """
     tally, classes = _Tally(), 0
-    for frames in batches:
-        start = tally.images
-        truth = None if labels is None else np.asarray(labels[start : start + len(frames)], np.int64)
-        wanted, answers = reference(frames), engine(frames)
-        if not np.isfinite(wanted).all():
-            raise ModelError("the FP32 network itself answers NaN or infinity: judge a network that works")
-        if not np.isfinite(answers).all():
-            raise GateError(f"{engine_name} answers NaN or infinity: a value is beyond its range, keep layers float")
+    for wanted, answers, truth in paired_answers(reference, engine, batches, labels, engine_name, advance):
         classes = wanted.shape[1]
         tally.add(wanted, answers, truth)
-        advance(len(frames))
     n = tally.images
     fp32, quantized = (
         TopK(tally.top1[i] / n, tally.top5[i] / n if classes > 5 else None) if labels is not None else TopK(None, None)
@@ -196,8 +198,40 @@ def compare(
         fp32=fp32,
         engine=quantized,
         agreement=tally.agreed / n,
-        logit_sqnr_db=10 * math.log10(tally.signal / tally.noise) if tally.noise > 0 and tally.signal > 0 else None,
+        logit_sqnr_db=sqnr_db(tally.signal, tally.noise),
         drop=None if labels is None else paired_drop(tally.lost, tally.won, n),
         max_drop=max_drop,
         strict=strict,
     )
+
+
+def paired_answers(
+    reference: Run,
+    engine: Run,
+    batches: Iterable[npt.NDArray[np.uint8]],
+    labels: Sequence[int] | None,
+    engine_name: str,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Answers, Answers, npt.NDArray[np.int64] | None]]:
+    """Runs both on the same frames: FP32's answers, the engine's, and the labels of these frames.
+
+    Raises:
+        ModelError: the reference answers NaN or infinity.
+        GateError: the engine does.
+    """
+    start = 0
+    for frames in batches:
+        truth = None if labels is None else np.asarray(labels[start : start + len(frames)], np.int64)
+        wanted, answers = reference(frames), engine(frames)
+        if not np.isfinite(wanted).all():
+            raise ModelError("the FP32 network itself answers NaN or infinity: judge a network that works")
+        if not np.isfinite(answers).all():
+            raise GateError(f"{engine_name} answers NaN or infinity: a value is beyond its range, keep layers float")
+        yield wanted, answers, truth
+        start += len(frames)
+        advance(len(frames))
+
+
+def sqnr_db(signal: float, noise: float) -> float | None:
+    """Signal to quantization noise ratio of two sums of squares, in dB; None without noise, or without a signal."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None

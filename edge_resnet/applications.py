@@ -9,10 +9,9 @@ from torch import nn
 
 from edge_resnet.errors import ModelError
 from edge_resnet.models import ResNet, architecture_named
+from edge_resnet.recipe import POOLINGS
 from edge_resnet.weights import load_model
 
-POOLINGS = {None: "map", "avg": "avg", "max": "max"}
-"""Keras's names of what stands behind the last stage without a classifier, and those of ``models.HEADS``."""
 _LEAST = 32
 """Height and width that five halvings leave a pixel of."""
 
@@ -67,7 +66,8 @@ def resnet(
             f"classes is {classes}, but ImageNet weights with their top have {architecture.classes}: "
             "leave classes out, or give include_top=False"
         )
-    if pooling not in POOLINGS:
+    head = POOLINGS.get(pooling or "none")
+    if head is None:
         raise ModelError(f"pooling is {pooling!r}: give None, 'avg' or 'max'")
     shape = _checked(architecture.name, architecture.size, input_shape, include_top=include_top, imagenet=imagenet)
     model = load_model(
@@ -75,7 +75,7 @@ def resnet(
         None if weights is None else Path(weights),
         classes=classes,
         channels=shape.channels,
-        head="classifier" if include_top else POOLINGS[pooling],
+        head="classifier" if include_top else head,
         source=input_tensor,
     )
     model.size = None if shape.height is None or shape.width is None else (shape.height, shape.width)

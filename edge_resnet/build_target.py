@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.accuracy import AccuracyReport, Evaluated, Run
+from edge_resnet.accuracy import Evaluated, Run
 from edge_resnet.bundle import EngineEntry
-from edge_resnet.check import Contestant, Gate, check, require_passed
+from edge_resnet.check import Contestant, Gate, Judgement, check, require_passed
 from edge_resnet.engines.engine import CompiledEngine, Engine
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import CalibrationError, EdgeResnetError, EngineError, GateError, UnavailableError
@@ -39,7 +39,7 @@ class TargetResult:
     """Deferred: the command that makes the engine, to be run on the device."""
     why: str | None = None
     """Deferred or failed: the reason."""
-    accuracy: AccuracyReport | None = None
+    accuracy: Judgement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """An element of ``targets`` in what ``build --json`` prints."""
@@ -69,6 +69,8 @@ class Judge:
     images: ImageSet | None
     preprocessing: Preprocessing
     gate: Gate
+    features: bool
+    """Whether the network gives features in the place of logits."""
 
 
 def build_target(
@@ -83,7 +85,7 @@ def build_target(
     why_not = engine.why_not_compile(target)
     if why_not is not None:
         return _deferred(target, precision, why_not)
-    report: AccuracyReport | None = None
+    report: Judgement | None = None
     try:
         lowered = lower()
         start = time.perf_counter()
@@ -137,7 +139,10 @@ def _check_golden(
         )
 
 
-def _accuracy(contestant: Contestant, judge: Judge, stages: Stages) -> AccuracyReport | None:
+def _accuracy(contestant: Contestant, judge: Judge, stages: Stages) -> Judgement | None:
     if judge.images is None:
         return None
-    return check(judge.reference, contestant, judge.images, judge.preprocessing, judge.gate, stages.progress.advance)
+    advance = stages.progress.advance
+    return check(
+        judge.reference, contestant, judge.images, judge.preprocessing, judge.gate, advance, features=judge.features
+    )

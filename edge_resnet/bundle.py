@@ -81,7 +81,8 @@ class Manifest:
     architecture: str | None
     """None: the model came as an ONNX file."""
     precision: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    """One a logit; None: the network gives features."""
     input_shape: tuple[int, int, int]
     """Height, width and channels of a uint8 frame."""
     preprocessing: dict[str, object]
@@ -108,13 +109,15 @@ class Manifest:
             BundleError: a key is missing or unknown, or its value has the wrong type or is out of range.
         """
         values = _exactly(data, [item.name for item in fields(cls)])
-        labels = _list(values["labels"], "labels")
+        labels = _optional(_list, values["labels"], "labels")
         engines = _list(values["engines"], "engines")
         return cls(
             name=_text(values["name"], "name"),
             architecture=_optional(_text, values["architecture"], "architecture"),
             precision=_text(values["precision"], "precision"),
-            labels=tuple(_text(label, f"labels[{index}]") for index, label in enumerate(labels)),
+            labels=None
+            if labels is None
+            else tuple(_text(label, f"labels[{index}]") for index, label in enumerate(labels)),
             input_shape=_shape(values["input_shape"], "input_shape"),
             preprocessing=_object(values["preprocessing"], "preprocessing"),
             engines=tuple(EngineEntry.from_json(entry, f"engines[{index}].") for index, entry in enumerate(engines)),

@@ -8,7 +8,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from edge_resnet.accuracy import AccuracyReport
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
@@ -16,7 +15,7 @@ from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.quantize import frames_wanted, quantize
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.check import Gate, float_run
+from edge_resnet.check import Gate, Judgement, float_run
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
@@ -50,7 +49,7 @@ class BuildResult:
     """One for each target that failed."""
 
     @property
-    def accuracy(self) -> AccuracyReport | None:
+    def accuracy(self) -> Judgement | None:
         """The report of the first target that did not pass; when all did, of the first that was checked."""
         reports = [result.accuracy for result in self.targets if result.accuracy is not None]
         return next((report for report in reports if not report.passed), reports[0] if reports else None)
@@ -90,6 +89,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         evaluation,
         source.preprocessing,
         Gate(recipe.accuracy.max_drop, recipe.accuracy.strict),
+        features=source.labels is None,
     )
     built = []
     for target in targets:
@@ -114,7 +114,9 @@ def _images(recipe: Recipe, source: Source) -> tuple[ImageSet, ImageSet | None]:
     calibration = open_images(recipe.calibration.images, recipe.calibration.limit)
     if recipe.accuracy.images is None:
         return calibration, None
-    evaluation = open_images(recipe.accuracy.images).with_labels_of(source.labels)
+    evaluation = open_images(recipe.accuracy.images)
+    if source.labels is not None:
+        evaluation = evaluation.with_labels_of(source.labels)
     check_disjoint(calibration.hashes, evaluation)
     return calibration, evaluation
 

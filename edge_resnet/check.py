@@ -8,13 +8,16 @@ from functools import partial
 
 import onnx
 
-from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Report, Run, compare
 from edge_resnet.calibration.simulate import fast_session, run_frames
 from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.images import ImageSet
 from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.similarity import EmbeddingReport, compare_features
 
 BATCH = 8
+Judgement = AccuracyReport | EmbeddingReport
+"""A classifier's, or a feature extractor's."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,15 @@ def check(
     preprocessing: Preprocessing,
     gate: Gate,
     advance: Callable[[int], None] = lambda done: None,
-) -> AccuracyReport:
-    """Runs both over the images, prepared by the model's own preprocessing; labels must be those of the model."""
-    return compare(
+    *,
+    features: bool,
+) -> Judgement:
+    """Runs both over the images, prepared by the model's own preprocessing.
+
+    Labels must be those of the model, or, with ``features``, any.
+    """
+    comparison = compare_features if features else compare
+    return comparison(
         reference,
         contestant.run,
         images.batches(preprocessing, BATCH),
@@ -67,7 +76,7 @@ def check(
     )
 
 
-def require_passed(report: AccuracyReport) -> None:
+def require_passed(report: Report) -> None:
     """Raises when the gate said no.
 
     Raises:
@@ -75,14 +84,17 @@ def require_passed(report: AccuracyReport) -> None:
     """
     if report.passed or report.drop is None:
         return
-    points, upper = report.drop.points, report.drop.ci95[1]
+    points, upper, measure = report.drop.points, report.drop.ci95[1], _MEASURE[type(report)]
     if points > report.max_drop:
         raise GateError(
-            f"{report.engine_name} loses {points:.2f} points of top-1, more than max_drop {report.max_drop:g}: "
+            f"{report.engine_name} loses {points:.2f} points of {measure}, more than max_drop {report.max_drop:g}: "
             f"calibrate on more images that look like those of use, keep the first layers float, or raise max_drop"
         )
     more = f": about {report.images_to_be_sure} would do" if report.images_to_be_sure else ""
     raise GateError(
-        f"{report.engine_name} may lose up to {upper:.2f} points of top-1 (95 %), more than max_drop "
+        f"{report.engine_name} may lose up to {upper:.2f} points of {measure} (95 %), more than max_drop "
         f"{report.max_drop:g}, and {report.images} images are too few to be sure{more}"
     )
+
+
+_MEASURE: dict[type[Report], str] = {AccuracyReport: "top-1", EmbeddingReport: "nearest-neighbour accuracy"}

@@ -6,25 +6,24 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from edge_resnet.accuracy import AccuracyReport
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, run_frames
-from edge_resnet.check import Contestant, Gate, check, float_run
-from edge_resnet.classifier import find_engine
+from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
 from edge_resnet.compiling import lowered_from_bundle
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
-from edge_resnet.onnx_file import load_fp32, load_onnx, parse_onnx, read_metadata
+from edge_resnet.onnx_file import gives_features, load_fp32, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.runtime import find_engine
 
 Advance = Callable[[int], None]
 
 
 def check_file(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
-) -> AccuracyReport:
+) -> Judgement:
     """Holds a bundle's engine, or a Q/DQ ONNX, against FP32.
 
     Args:
@@ -45,7 +44,7 @@ def check_file(
 
 def _check_onnx(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
-) -> AccuracyReport:
+) -> Judgement:
     name = source.name if target is None else target_named(target).at("int8").name
     if reference is None:
         raise ModelError(f"{source} holds no FP32 network to compare with: give it with --reference F.onnx")
@@ -59,12 +58,13 @@ def _check_onnx(
     labels = held.labels or found.labels
     contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
     labelled = images if labels is None else images.with_labels_of(labels)
-    return check(float_run(original), contestant, labelled, preprocessing, gate, advance)
+    features = gives_features(original)
+    return check(float_run(original), contestant, labelled, preprocessing, gate, advance, features=features)
 
 
 def _check_bundle(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
-) -> AccuracyReport:
+) -> Judgement:
     bundle = open_bundle(source)
     original = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER) if reference is None else load_fp32(reference)
     if bundle.manifest.calibration is not None:
@@ -73,8 +73,9 @@ def _check_bundle(
         check_disjoint(seen["sha256"], images)
     contestant = _contestant(source, bundle, target or bundle.manifest.engines[0].target)
     preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
-    labelled = images.with_labels_of(bundle.manifest.labels)
-    return check(float_run(original), contestant, labelled, preprocessing, gate, advance)
+    labels = bundle.manifest.labels
+    labelled = images if labels is None else images.with_labels_of(labels)
+    return check(float_run(original), contestant, labelled, preprocessing, gate, advance, features=labels is None)
 
 
 def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:

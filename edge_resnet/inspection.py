@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import open_bundle
-from edge_resnet.classifier import find_engine
 from edge_resnet.companion import read_record
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
 from edge_resnet.golden import replay
+from edge_resnet.runtime import find_engine
 
 
 def inspect_file(path: Path) -> dict[str, Any]:

@@ -51,6 +51,11 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} cannot be read: {error.strerror}: make it readable") from error
 
 
+def gives_features(model: onnx.ModelProto) -> bool:
+    """Whether a network is a feature extractor."""
+    return str(model.graph.output[0].name) == FEATURES
+
+
 def load_fp32(path: Path) -> onnx.ModelProto:
     """``load_onnx`` for a network that is not quantized yet.
 

@@ -21,6 +21,8 @@ RECIPE_NAME = "edge-resnet.toml"
 PRECISIONS = ("int8", "fp16", "fp32")
 METHODS = ("minmax", "percentile", "mse")
 EFFORTS = ("fast", "standard", "best")
+POOLINGS = {"none": "map", "avg": "avg", "max": "max"}
+"""What stands behind the last stage without the classifier: Keras's names, and those of ``models.HEADS``."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class ModelRecipe:
     """None: as many as the weights have."""
     labels: Path | None = None
     """Text file with the classes' names, one a line."""
+    include_top: bool = True
+    """False: the network gives features, without its classifier."""
+    pooling: str = "none"
+    """Behind the last feature map, without the top; one of ``POOLINGS``."""
+
+    @property
+    def head(self) -> str:
+        """The name in ``models.HEADS``."""
+        return "classifier" if self.include_top else POOLINGS[self.pooling]
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,13 @@ def _model(table: Table) -> ModelRecipe:
         onnx=table.file("onnx"),
         classes=table.count("classes", None),
         labels=table.file("labels"),
+        include_top=table.flag("include_top", ModelRecipe.include_top),
+        pooling=table.choice("pooling", tuple(POOLINGS), ModelRecipe.pooling),
     )
+    if recipe.include_top and recipe.pooling != "none":
+        raise RecipeError(f"{table.path}: [model] has pooling, which is for features: add include_top = false")
+    if recipe.onnx is not None and not recipe.include_top:
+        raise RecipeError(f"{table.path}: [model] has onnx and include_top: export the network without its top")
     given = tuple(key for key in ("arch", "weights", "onnx") if getattr(recipe, key) is not None)
     if given not in (("arch", "weights"), ("onnx",)):
         has = f"has {' and '.join(given)}" if given else "names no model"

@@ -1,10 +1,14 @@
-"""The runtime: frames in, labelled predictions out. Needs numpy, Pillow and one backend; never torch, never onnx."""
+"""What classifier and embedder share: a bundle's engine, chosen for this host, and frames made ready for it.
+
+Needs numpy, Pillow and one backend; never torch, never onnx.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,38 +25,6 @@ from edge_resnet.preprocessing import Preprocessing
 
 Frame = npt.NDArray[np.uint8] | Image.Image | str | Path
 """uint8 H×W×3 RGB or H×W grey, a Pillow image, or the path of an image file."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one frame."""
-
-    label: str
-    """The most probable class's name."""
-    index: int
-    """Its index."""
-    probability: float
-    """Its softmax probability, 0 to 1."""
-    logits: npt.NDArray[np.float32] = field(repr=False, compare=False)
-    """One for each class."""
-    labels: tuple[str, ...] = field(repr=False, compare=False)
-
-    def top(self, k: int = 5) -> list[Prediction]:
-        """The ``k`` most probable classes, most probable first (fewer if there are fewer)."""
-        order = np.argsort(-self.logits, kind="stable")[:k]
-        probabilities = _softmax(self.logits)
-        return [Prediction(self.labels[i], int(i), float(probabilities[i]), self.logits, self.labels) for i in order]
-
-    @classmethod
-    def of(cls, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> Prediction:
-        """The prediction that logits, one a class, make."""
-        index = int(logits.argmax())
-        return cls(labels[index], index, float(_softmax(logits)[index]), logits, labels)
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum())
 
 
 @dataclass(frozen=True)
@@ -94,11 +66,8 @@ def find_engine(path: Path, bundle: Bundle, target: str | None) -> RunnableEngin
     raise UnavailableError(f"no engine of {path} runs here: {'; '.join(reasons) or 'it holds none'}")
 
 
-class Classifier:
-    """Classifies camera frames with a bundle's engine.
-
-        with Classifier("model.edge") as classify:
-            print(classify(frame).label)
+class Runtime:
+    """A bundle's engine and the preprocessing in front of it.
 
     Args:
         path: a ``.edge`` bundle.
@@ -115,32 +84,28 @@ class Classifier:
         found = find_engine(path, bundle, target)
         self.target = found.target.name
         self.labels = bundle.manifest.labels
+        """The classes' names; None where the network gives features."""
         self.preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
         self.engine: Engine = engine_class(found.target.kind)(found.data)
 
-    @overload
-    def __call__(self, frame: Frame) -> Prediction: ...
-    @overload
-    def __call__(self, frame: list[Frame]) -> list[Prediction]: ...
-    def __call__(self, frame: Frame | list[Frame]) -> Prediction | list[Prediction]:
-        """Classifies one frame, or a list of frames as one batch.
+    def answers(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
+        """Prepares frames and runs them, in batches as large as the engine takes.
 
         Args:
-            frame: uint8 H×W×3 RGB or H×W grey of any size, a Pillow image, a path, or a list of these, which
-                need not be of one size.
+            frames: at least one; they need not be of one size.
+
+        Returns:
+            float32, one answer a frame, of the shape that the engine gives.
 
         Raises:
             ImageError: a frame has another dtype or shape, or a file is no image.
         """
-        return self._predict(frame) if isinstance(frame, list) else self._predict([frame])[0]
-
-    def _predict(self, frames: list[Frame]) -> list[Prediction]:
         if len(frames) == 0:
             raise ImageError("an empty list of frames: give at least one")
         prepared = np.stack([self._prepare(frame, index) for index, frame in enumerate(frames)])
         limit = self.engine.input.max_batch or len(prepared)
         parts = [self.engine.run(prepared[start : start + limit]) for start in range(0, len(prepared), limit)]
-        return [Prediction.of(logits, self.labels) for logits in np.concatenate(parts)]
+        return np.concatenate(parts)
 
     def _prepare(self, frame: Frame, index: int) -> npt.NDArray[np.uint8]:
         if isinstance(frame, (str, Path)):
@@ -151,8 +116,7 @@ class Classifier:
         """Frees the engine; may be called again."""
         self.engine.close()
 
-    def __enter__(self) -> Classifier:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()

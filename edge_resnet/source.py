@@ -9,7 +9,7 @@ import onnx
 
 from edge_resnet.errors import ModelError, RecipeError
 from edge_resnet.labels import read_labels
-from edge_resnet.onnx_file import load_fp32, read_metadata
+from edge_resnet.onnx_file import gives_features, load_fp32, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
 
@@ -21,7 +21,8 @@ class Source:
     model: onnx.ModelProto
     architecture: str | None
     preprocessing: Preprocessing
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    """The classes' names; None where the network gives features."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -60,17 +61,23 @@ def _from_checkpoint(recipe: ModelRecipe, preprocessing: Preprocessing, labels: 
     from edge_resnet.weights import load_model
 
     assert recipe.arch is not None  # the recipe's reader saw to it
-    network = load_model(recipe.arch, recipe.weights, classes=recipe.classes, channels=preprocessing.channels)
+    network = load_model(
+        recipe.arch, recipe.weights, classes=recipe.classes, channels=preprocessing.channels, head=recipe.head
+    )
     model = export_onnx(network, preprocessing, labels)
     return Source(model, network.architecture.name, preprocessing, complete_labels(model, labels))
 
 
-def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The labels, one a class of the model; class numbers where there are none.
+def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The labels, one a class of the model; class numbers where there are none; None for a feature extractor.
 
     Raises:
         RecipeError: there are more or fewer labels than classes.
     """
+    if gives_features(model):
+        if labels is not None:
+            raise RecipeError("labels are for a classifier, and this network gives features: leave them out")
+        return None
     classes = _classes(model)
     if labels is None:
         return tuple(str(index) for index in range(classes))

@@ -18,7 +18,7 @@ import numpy as np
 from edge_resnet.engines import cuda
 from edge_resnet.engines._tensorrt_log import logger_of, monitor_of, one_line, read_layers
 from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
-from edge_resnet.engines.engine import CompiledEngine, Engine, Frames, InputSpec, Logits, Progress
+from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Progress
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, UnavailableError
 
@@ -145,7 +145,7 @@ class TensorRtFamily(Engine):
         self._runtime, self._engine, self._context, self._errors = runtime, engine, context, logger.errors
 
     def _read_tensors(self, trt: ModuleType) -> None:
-        """Finds the input and the output, and from their shapes ``input`` and ``classes``."""
+        """Finds the input and the output, and from their shapes ``input`` and ``output``."""
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         tensors = {name: Tensor(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name)) for name in names}
@@ -156,39 +156,39 @@ class TensorRtFamily(Engine):
         self._max_batch = int(engine.get_tensor_profile_shape(self._input_name, 0)[2][0])
         _, height, width, channels = tensors[self._input_name].shape
         self.input = InputSpec(height, width, channels, self._max_batch)
-        self.classes = tensors[self._output_name].shape[1]
+        self.output = tensors[self._output_name].shape[1:]
 
     def _allocate(self, resources: ExitStack) -> None:
         """Takes pinned and device memory for the largest batch, once, and gives the engine its addresses."""
         spec = self.input
         self._frames = cuda.PinnedArray((self._max_batch, spec.height, spec.width, spec.channels), np.uint8)
         resources.callback(self._frames.close)
-        self._logits = cuda.PinnedArray((self._max_batch, self.classes), np.float32)
-        resources.callback(self._logits.close)
+        self._answers = cuda.PinnedArray((self._max_batch, *self.output), np.float32)
+        resources.callback(self._answers.close)
         self._device_frames = cuda.DeviceBuffer(self._frames.array.nbytes)
         resources.callback(self._device_frames.close)
-        self._device_logits = cuda.DeviceBuffer(self._logits.array.nbytes)
-        resources.callback(self._device_logits.close)
+        self._device_answers = cuda.DeviceBuffer(self._answers.array.nbytes)
+        resources.callback(self._device_answers.close)
         self._context.set_tensor_address(self._input_name, self._device_frames.address)
-        self._context.set_tensor_address(self._output_name, self._device_logits.address)
+        self._context.set_tensor_address(self._output_name, self._device_answers.address)
 
     def device(self) -> str:
         return f"NVIDIA GPU with SM {cuda.gpu_sm()}"
 
-    def _run(self, frames: Frames) -> Logits:
+    def _run(self, frames: Frames) -> Answers:
         batch = len(frames)
         staged = self._frames.array[:batch]
-        logits: Logits = self._logits.array[:batch]
+        answers: Answers = self._answers.array[:batch]
         staged[...] = frames
         self._context.set_input_shape(self._input_name, frames.shape)
         self._stream.upload(staged, self._device_frames)
         if not self._context.execute_async_v3(self._stream.handle):
             reason = self._errors[-1] if self._errors else _NO_REASON
             raise EngineError(f"{self.product} cannot run a batch of {batch}: {reason}")
-        self._stream.download(self._device_logits, logits)
+        self._stream.download(self._device_answers, answers)
         self._stream.synchronize()
-        answer: Logits = logits.copy()
-        return answer
+        copied: Answers = answers.copy()
+        return copied
 
     def _close(self) -> None:
         # The context before its engine, the engine before its runtime, and the memory they use last.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Frames = npt.NDArray[np.uint8]
 """uint8 N×H×W×C, at the network's public size."""
-Logits = npt.NDArray[np.float32]
-"""float32 N×classes."""
+Answers = npt.NDArray[np.float32]
+"""float32: logits N×classes, or features N×channels or N×channels×h×w."""
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the steps done and the steps in all."""
 
@@ -57,7 +57,7 @@ class InputSpec:
 
 
 class Engine(ABC):
-    """A compiled network. ``run`` takes uint8 frames and returns float32 logits; ``close`` frees what it holds.
+    """A compiled network. ``run`` takes uint8 frames and returns float32 answers; ``close`` frees what it holds.
 
     A subclass gives the hooks below; every check of the input is done here, once.
     """
@@ -71,7 +71,8 @@ class Engine(ABC):
     """Precision of what is not INT8 in an INT8 engine: ``fp32`` or ``fp16``."""
 
     input: InputSpec
-    classes: int
+    output: tuple[int, ...]
+    """Shape of the answer to one frame."""
 
     @abstractmethod
     def __init__(self, data: bytes) -> None:
@@ -85,7 +86,7 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
-        """Compiles a serialised ONNX model (uint8 N×H×W×C in, float32 logits out) for a target.
+        """Compiles a serialised ONNX model (uint8 N×H×W×C in, float32 answers out) for a target.
 
         Raises:
             EngineError: the compiler refuses the model; its own words are in the message.
@@ -107,7 +108,7 @@ class Engine(ABC):
         """What the engine runs on, in words."""
 
     @abstractmethod
-    def _run(self, frames: Frames) -> Logits:
+    def _run(self, frames: Frames) -> Answers:
         """Runs frames that have been checked."""
 
     @abstractmethod
@@ -116,14 +117,14 @@ class Engine(ABC):
 
     _closed = False
 
-    def run(self, frames: Frames) -> Logits:
-        """Classifies a batch.
+    def run(self, frames: Frames) -> Answers:
+        """Answers a batch.
 
         Args:
             frames: uint8 N×H×W×C, N ≥ 1.
 
         Returns:
-            float32 N×classes.
+            float32 N×classes, N×channels or N×channels×h×w.
 
         Raises:
             EngineError: the engine is closed, or the frames have another dtype or shape.

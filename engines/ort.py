@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from edge_resnet.engines.engine import CompiledEngine, Engine, Frames, InputSpec, Layer, Logits, Progress
+from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Layer, Progress
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class OrtEngine(Engine):
             )
         height, width, channels = (int(d) for d in source.shape[1:])
         self.input = InputSpec(height, width, channels, max_batch=None)
-        self.classes = int(result.shape[-1])
+        self.output = tuple(int(d) for d in result.shape[1:])
         self._names = (source.name, result.name)
 
     @classmethod
@@ -92,11 +92,11 @@ class OrtEngine(Engine):
     def device(self) -> str:
         return cpu_name()
 
-    def _run(self, frames: Frames) -> Logits:
+    def _run(self, frames: Frames) -> Answers:
         assert self._session is not None
         source, result = self._names
-        logits: Logits = self._session.run([result], {source: frames})[0]
-        return logits
+        answers: Answers = self._session.run([result], {source: frames})[0]
+        return answers
 
     def _close(self) -> None:
         self._session = None

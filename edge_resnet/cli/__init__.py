@@ -20,6 +20,7 @@ COMMANDS = (
     "compile",
     "check",
     "classify",
+    "embed",
     "bench",
     "info",
     "devices",

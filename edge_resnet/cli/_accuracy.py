@@ -1,27 +1,19 @@
-"""An accuracy report, for a person."""
+"""A report on an engine, for a person."""
 
 from __future__ import annotations
 
-from edge_resnet.accuracy import AccuracyReport
+from collections.abc import Callable
+from typing import Any
+
+from edge_resnet.accuracy import AccuracyReport, Report
 from edge_resnet.cli._console import print_table, say
+from edge_resnet.similarity import EmbeddingReport
 
 
-def print_accuracy(report: AccuracyReport) -> None:
+def print_accuracy(report: Report) -> None:
     """The figures beside each other, and the verdict in words."""
-
-    def percent(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.2f} %"
-
-    how = "measured on this machine" if report.evaluated == "measured" else "PREDICTED: no such device here"
-    rows = [
-        ("FP32", percent(report.fp32.top1), percent(report.fp32.top5)),
-        (report.engine_name, percent(report.engine.top1), percent(report.engine.top5)),
-    ]
-    print_table(f"Accuracy of '{report.engine_name}' on {report.images} images, {how}", ("", "top-1", "top-5"), rows)
-    sqnr = "identical logits" if report.logit_sqnr_db is None else f"logit SQNR {report.logit_sqnr_db:.1f} dB"
-    say(f"agreement with FP32 {percent(report.agreement)}, {sqnr}")
+    _SHOWN[type(report)](report)
     if report.drop is None:
-        say("no labels: accuracy is not known, agreement is")
         return
     low, high = report.drop.ci95
     verdict = "passed" if report.passed else "FAILED"
@@ -33,3 +25,41 @@ def print_accuracy(report: AccuracyReport) -> None:
         say(
             f"note: {report.images} images are too few to be sure that the drop is below {report.max_drop:g} points{more}"
         )
+
+
+def _title(what: str, report: Report) -> str:
+    how = "measured on this machine" if report.evaluated == "measured" else "PREDICTED: no such device here"
+    return f"{what} of '{report.engine_name}' on {report.images} images, {how}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _show_classes(report: AccuracyReport) -> None:
+    rows = [
+        ("FP32", _percent(report.fp32.top1), _percent(report.fp32.top5)),
+        (report.engine_name, _percent(report.engine.top1), _percent(report.engine.top5)),
+    ]
+    print_table(_title("Accuracy", report), ("", "top-1", "top-5"), rows)
+    sqnr = "identical logits" if report.logit_sqnr_db is None else f"logit SQNR {report.logit_sqnr_db:.1f} dB"
+    say(f"agreement with FP32 {_percent(report.agreement)}, {sqnr}")
+    if report.drop is None:
+        say("no labels: accuracy is not known, agreement is")
+
+
+def _show_features(report: EmbeddingReport) -> None:
+    sqnr = "identical" if report.feature_sqnr_db is None else f"{report.feature_sqnr_db:.1f} dB"
+    rows = [("cosine similarity", f"mean {report.cosine.mean:.4f}, least {report.cosine.least:.4f}"), ("SQNR", sqnr)]
+    if report.nearest is not None:
+        rows += [
+            ("nearest neighbour right, FP32", _percent(report.nearest.fp32)),
+            (f"nearest neighbour right, {report.engine_name}", _percent(report.nearest.engine)),
+            ("nearest neighbour of one label in both", _percent(report.nearest.agreement)),
+        ]
+    print_table(_title("Features", report), ("against FP32", ""), rows)
+    if report.drop is None:
+        say("no labels: whether neighbours are right is not known, similarity is")
+
+
+_SHOWN: dict[type[Report], Callable[[Any], None]] = {AccuracyReport: _show_classes, EmbeddingReport: _show_features}

@@ -12,6 +12,7 @@ from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, number
 from edge_resnet.errors import ModelError, RecipeError
 from edge_resnet.labels import read_labels
 from edge_resnet.output import check_writable
+from edge_resnet.recipe import POOLINGS
 
 
 def run(
@@ -23,6 +24,12 @@ def run(
     shortcut: Annotated[
         str | None, typer.Option(metavar="A|B|C|D", help="Shortcuts in the place of the architecture's own.")
     ] = None,
+    include_top: Annotated[
+        bool, typer.Option("--include-top/--no-top", help="With the classifier, or without: then it gives features.")
+    ] = True,
+    pooling: Annotated[
+        str, typer.Option(metavar="none|avg|max", help="Without the top: a feature map, or its averages or maxima.")
+    ] = "none",
     input_shape: Annotated[str | None, typer.Option(metavar="H,W,C", help="In the place of --size.")] = None,
     preprocessing: Spec = None,
     size: Side = None,
@@ -51,7 +58,8 @@ def run(
         raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
     channels = spec.channels if spec is not None else channels
     classes = classes or (len(names) if names and weights is None else None)
-    model = load_model(arch, weights, classes=classes, channels=channels, shortcut=shortcut)
+    head = _head(include_top, pooling)
+    model = load_model(arch, weights, classes=classes, channels=channels, shortcut=shortcut, head=head)
     if float_input:
         made = export_float_onnx(model, spec.size if spec is not None else shape or (model.architecture.size,) * 2)
     elif spec is None:
@@ -66,7 +74,15 @@ def run(
     if json:
         print_json({"onnx": str(output), "parameters": parameters, "max_abs_error": error})
     else:
-        say(f"wrote {output}: {parameters:,} parameters, logits within {error:.1e} of torch")
+        say(f"wrote {output}: {parameters:,} parameters, answers within {error:.1e} of torch")
+
+
+def _head(include_top: bool, pooling: str) -> str:
+    if pooling not in POOLINGS:
+        raise RecipeError(f"--pooling is '{pooling}': choose one of {', '.join(POOLINGS)}")
+    if include_top and pooling != "none":
+        raise RecipeError(f"--pooling {pooling} is for features: add --no-top")
+    return "classifier" if include_top else POOLINGS[pooling]
 
 
 def _shape(size: int | None, input_shape: str | None) -> tuple[tuple[int, int] | None, int | None]:

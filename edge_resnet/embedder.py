@@ -1,0 +1,54 @@
+"""Frames in, feature vectors out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.errors import BundleError
+from edge_resnet.runtime import Frame, Runtime
+
+
+class Embedder(Runtime):
+    """Turns camera frames into features with a bundle's engine, to compare, search or train on.
+
+        with Embedder("backbone.edge") as embed:
+            query, *gallery = embed([frame, *known])
+
+    Args:
+        path: a ``.edge`` bundle of a network without its classifier.
+        target: which of its engines; by default the fastest kind that runs here.
+
+    Raises:
+        BundleError: the bundle is damaged or no bundle, or its network classifies.
+        UnavailableError: none of its engines runs here.
+    """
+
+    def __init__(self, path: str | Path, *, target: str | None = None) -> None:
+        super().__init__(path, target=target)
+        if self.labels is not None:
+            self.close()
+            raise BundleError(
+                f"bundle '{path}' classifies: open it with Classifier, or build it with include_top = false"
+            )
+
+    def __call__(self, frame: Frame | list[Frame]) -> npt.NDArray[np.float32]:
+        """Features of one frame, or of each of a list of frames, run as one batch.
+
+        Args:
+            frame: uint8 H×W×3 RGB or H×W grey of any size, a Pillow image, a path, or a list of these, which
+                need not be of one size.
+
+        Returns:
+            float32, as the network gives them and not normalised: channels with a pooling, channels×h×w without; for a list
+            one row a frame.
+
+        Raises:
+            ImageError: a frame has another dtype or shape, or a file is no image.
+        """
+        return self.answers(frame) if isinstance(frame, list) else self.answers([frame])[0]
+
+    def __enter__(self) -> Embedder:
+        return self
