@@ -27,7 +27,7 @@ from edge_resnet.demo import CALIBRATION, TEST, demo_recipe
 from edge_resnet.engines.ort import cpu_name
 from edge_resnet.export import export_onnx
 from edge_resnet.images import ImageSet, open_images
-from edge_resnet.models import create_model
+from edge_resnet.models import ResNet, create_model
 from edge_resnet.preprocessing import NAMED, Color, Crop, Interpolation, Preprocessing
 from edge_resnet.source import load_source
 from edge_resnet.weights import load_model
@@ -193,6 +193,20 @@ def photo_frames(shared: Path, count: int, seed: int = 0) -> Iterator[Frames]:
         top, left = random.integers(0, 49, 2)
         frame = padded[index % len(padded), top : top + SIDE, left : left + SIDE]
         yield np.ascontiguousarray(frame[:, ::-1] if random.random() < 0.5 else frame)
+
+
+def randomised(name: str, side: int = 64) -> ResNet:
+    """A network of random weights, with the BatchNorm statistics of a forward pass over random images of some size."""
+    torch.manual_seed(0)
+    network = create_model(name)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            module.momentum = None  # the plain mean of what it sees
+    with torch.no_grad():
+        network.train()(torch.randn(4, network.channels, side, side))
+    return network.eval()
 
 
 def resnet50(frames: Frames) -> onnx.ModelProto:

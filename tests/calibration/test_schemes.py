@@ -110,7 +110,11 @@ class TestTensorRt:
         assert len(adds) == blocks
         for add in adds:
             assert all(view.quantizer(name) is None for name in add.input)
-            assert {reader.op_type for reader in view.readers[add.output[0]]} <= {"BatchNormalization", "Add", "MaxPool"}
+            assert {reader.op_type for reader in view.readers[add.output[0]]} <= {
+                "BatchNormalization",
+                "Add",
+                "MaxPool",
+            }
         convolutions = view.of_type("Conv")
         read = {conv.input[0] for conv in convolutions}
         assert len(view.of_type("QuantizeLinear")) == len(read)  # one for each tensor that convolutions read, no more
