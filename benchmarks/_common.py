@@ -195,10 +195,10 @@ def photo_frames(shared: Path, count: int, seed: int = 0) -> Iterator[Frames]:
         yield np.ascontiguousarray(frame[:, ::-1] if random.random() < 0.5 else frame)
 
 
-def randomised(name: str, side: int = 64) -> ResNet:
+def randomised(name: str, shortcut: str | None = None, side: int = 64) -> ResNet:
     """A network of random weights, with the BatchNorm statistics of a forward pass over random images of some size."""
     torch.manual_seed(0)
-    network = create_model(name)
+    network = create_model(name, shortcut=shortcut)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

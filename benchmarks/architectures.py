@@ -2,6 +2,7 @@
 
     python benchmarks/architectures.py                # all of them: about ten minutes
     python benchmarks/architectures.py resnet50 resnet50v2
+    python benchmarks/architectures.py resnet20 resnet20:B resnet20:C     # with other shortcuts
 
 Weights are random, with the BatchNorm statistics of a forward pass, so no accuracy is told: what is counted depends on the
 layers alone. ``INT8`` are the layers that the builder's own list shows as INT8 of those that shall be; it must be all of
@@ -27,7 +28,7 @@ from edge_resnet.engines.targets import target_named
 from edge_resnet.engines.trt_rtx import TensorRtRtxEngine
 from edge_resnet.export import export_onnx
 from edge_resnet.lowering import Lowered
-from edge_resnet.models import ARCHITECTURES, architecture_named, measure
+from edge_resnet.models import ARCHITECTURES, measure
 from edge_resnet.onnx_file import serialise
 from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 
@@ -84,16 +85,18 @@ def compiled(name: str, model: onnx.ModelProto, frames: npt.NDArray[np.uint8]) -
     )
 
 
-def row(name: str) -> Row:
-    architecture = architecture_named(name)
+def row(argument: str) -> Row:
+    name, _, shortcut = argument.partition(":")
+    network = randomised(name, shortcut or None)
+    architecture = network.architecture
     side = (architecture.size, architecture.size)
     size = measure(architecture)
     spec = Preprocessing(side, None, Crop.NONE, Interpolation.BILINEAR, Color.RGB, (0.5,) * 3, (0.25,) * 3)
-    model = export_onnx(randomised(architecture.name), spec)
+    model = export_onnx(network, spec)
     found = compiled(name, model, np.random.default_rng(0).integers(0, 256, (FRAMES, *side, 3), np.uint8))
-    print(f"{architecture.name} done in {found.seconds:.1f} s", flush=True)
+    print(f"{argument}: compiled in {found.seconds:.1f} s", flush=True)
     return (
-        architecture.name,
+        argument,
         f"{size.parameters:,}",
         f"{size.gmac:.3f}",
         f"{len(serialise(model)) / 1e6:.1f}",
@@ -108,7 +111,7 @@ def row(name: str) -> Row:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help="architectures; all of them by default")
+    arguments.add_argument("names", nargs="*", metavar="NAME[:SHORTCUT]", help="by default all architectures")
     args = arguments.parse_args()
     rows = [row(name) for name in args.names or ARCHITECTURES]
     report([Table(f"Every architecture, compiled for {TARGET}", HEADER, rows)], args.json)

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from edge_resnet.errors import OutputError, RecipeError
+from edge_resnet.keras_weights import SUFFIXES
 from edge_resnet.output import write_atomically
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.toml_table import IMAGES_WANTED, Table, advice_on, read_toml
@@ -92,7 +93,7 @@ class Recipe:
 
     model: ModelRecipe
     preprocessing: Mapping[str, object]
-    """The table as it stands, which ``Preprocessing.from_table`` takes; empty when an ONNX file carries its own."""
+    """The table as it stands, which ``Preprocessing.from_table`` takes; empty when the model brings its own."""
     calibration: CalibrationRecipe
     quantize: QuantizeRecipe = QuantizeRecipe()
     accuracy: AccuracyRecipe = AccuracyRecipe()
@@ -118,7 +119,7 @@ def load_recipe(path: Path) -> Recipe:
     model = _model(tables["model"])
     return Recipe(
         model=model,
-        preprocessing=_preprocessing(tables["preprocessing"], optional=model.onnx is not None),
+        preprocessing=_preprocessing(tables["preprocessing"], optional=_brings_preprocessing(model)),
         calibration=_calibration(tables["calibration"]),
         quantize=_quantize(tables["quantize"]),
         accuracy=_accuracy(tables["accuracy"]),
@@ -162,6 +163,11 @@ def _model(table: Table) -> ModelRecipe:
         has = f"has {' and '.join(given)}" if given else "names no model"
         raise RecipeError(f"{table.path}: [model] {has}: give arch and weights, or onnx alone")
     return recipe
+
+
+def _brings_preprocessing(model: ModelRecipe) -> bool:
+    """An ONNX file has it inside, and Keras's weights are of networks whose preprocessing is known."""
+    return model.onnx is not None or (model.weights is not None and model.weights.suffix.lower() in SUFFIXES)
 
 
 def _preprocessing(table: Table, *, optional: bool) -> Mapping[str, object]:

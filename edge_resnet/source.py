@@ -40,7 +40,8 @@ def load_source(recipe: Recipe) -> Source:
     labels = None if recipe.model.labels is None else read_labels(recipe.model.labels)
     if recipe.model.onnx is not None:
         return _from_onnx(recipe, recipe.model.onnx, labels)
-    return _from_checkpoint(recipe.model, Preprocessing.from_table(recipe.preprocessing), labels)
+    given = Preprocessing.from_table(recipe.preprocessing) if recipe.preprocessing else None
+    return _from_checkpoint(recipe.model, given, labels)
 
 
 def _from_onnx(recipe: Recipe, path: Path, labels: tuple[str, ...] | None) -> Source:
@@ -56,14 +57,16 @@ def _from_onnx(recipe: Recipe, path: Path, labels: tuple[str, ...] | None) -> So
     return Source(model, found.architecture, found.preprocessing, complete_labels(model, labels or found.labels))
 
 
-def _from_checkpoint(recipe: ModelRecipe, preprocessing: Preprocessing, labels: tuple[str, ...] | None) -> Source:
+def _from_checkpoint(recipe: ModelRecipe, given: Preprocessing | None, labels: tuple[str, ...] | None) -> Source:
     from edge_resnet.export import export_onnx  # torch takes seconds to import: only where a checkpoint is read
-    from edge_resnet.weights import load_model
+    from edge_resnet.weights import load_model, own_preprocessing
 
-    assert recipe.arch is not None  # the recipe's reader saw to it
-    network = load_model(
-        recipe.arch, recipe.weights, classes=recipe.classes, channels=preprocessing.channels, head=recipe.head
-    )
+    assert recipe.arch is not None and recipe.weights is not None  # the recipe's reader saw to it
+    channels = None if given is None else given.channels
+    network = load_model(recipe.arch, recipe.weights, classes=recipe.classes, channels=channels, head=recipe.head)
+    preprocessing = given or own_preprocessing(network.architecture.name, recipe.weights)
+    if preprocessing is None:
+        raise RecipeError(f"{recipe.weights} brings no preprocessing: give [preprocessing]")
     model = export_onnx(network, preprocessing, labels)
     return Source(model, network.architecture.name, preprocessing, complete_labels(model, labels))
 

@@ -178,11 +178,12 @@ def locate(arch: str, weights: Path) -> Path:
     return found[0]
 
 
-def preprocessing_of(arch: str, weights: Path) -> Preprocessing | None:
+def own_preprocessing(arch: str, weights: Path) -> Preprocessing | None:
     """The preprocessing that a checkpoint's maker fixed: Keras's for its own networks; None where nobody can know."""
-    if locate(arch, weights).suffix.lower() not in keras_weights.SUFFIXES:
+    architecture = architecture_named(arch).name
+    if locate(architecture, weights).suffix.lower() not in keras_weights.SUFFIXES:
         return None
-    name = keras_weights.PREPROCESSING.get(arch)
+    name = keras_weights.PREPROCESSING.get(architecture)
     return None if name is None else NAMED[name]
 
 

@@ -84,3 +84,6 @@ class BarProgress(Progress):
     def update_phase(self, phase: str, done: int, total: int) -> None:
         if self._bars is not None:
             self._bars.update(self._bars.task_ids[0], completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, say
 from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, numbers, preprocessing_of
 from edge_resnet.errors import ModelError, RecipeError
 from edge_resnet.labels import read_labels
@@ -47,13 +48,19 @@ def run(
     """
     from edge_resnet.export import export_float_onnx, export_onnx, max_abs_error
     from edge_resnet.onnx_file import save_onnx
-    from edge_resnet.weights import load_model
+    from edge_resnet.weights import load_model, own_preprocessing
 
     check_writable(output)
     shape, channels = _shape(size, input_shape)
     names = None if labels is None else read_labels(labels)
-    size_alone = float_input and preprocessing is None and mean is None and std is None
+    by_hand = any(value is not None for value in (preprocessing, resize, mean, std))
+    own = None if by_hand or weights is None else own_preprocessing(arch, weights)
+    size_alone = (float_input or own is not None) and not by_hand
     spec = preprocessing_of(preprocessing, None if size_alone else shape, resize, mean, std)
+    if own is not None and not float_input:
+        spec = replace(own, size=shape or own.size)
+        how = f"{spec.size[0]}×{spec.size[1]} {spec.color.value}, mean {spec.mean}, std {spec.std}"
+        BarProgress().note(f"preprocessing: Keras's own for these weights, {how}")
     if channels is not None and spec is not None and channels != spec.channels:
         raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
     channels = spec.channels if spec is not None else channels

@@ -288,7 +288,7 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
     optional = [
         line for line in lines if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier()
     ]
-    assert [line[2:].split(" = ")[0] for line in optional] == ["onnx", "classes", "labels"]
+    assert [line[2:].split(" = ")[0] for line in optional] == ["onnx", "classes", "labels", "include_top", "pooling"]
     path.write_text("\n".join(line[2:] if line in optional else line for line in lines if "resnet50.pth" not in line))
     path.write_text(path.read_text().replace('arch = "resnet50"\n', ""))
     for name in ("resnet50.onnx", "labels.txt"):

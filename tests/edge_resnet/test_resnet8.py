@@ -15,7 +15,7 @@ import torch
 from edge_resnet.errors import ModelError
 from edge_resnet.export import export_onnx, max_abs_error
 from edge_resnet.preprocessing import NAMED
-from edge_resnet.weights import load_model, preprocessing_of
+from edge_resnet.weights import load_model, own_preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ SAVED: dict[str, Callable[[Any, Path], Any]] = {
 def test_answers_are_kerass(name: str, theirs: Any, tmp_path: Path) -> None:
     path = tmp_path / name
     SAVED[name](theirs, path)
-    preprocessing = preprocessing_of("resnet8", path)
+    preprocessing = own_preprocessing("resnet8", path)
     assert preprocessing == NAMED["mlperf-tiny"]
     model = load_model("resnet8", path)
     frames = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), np.uint8)
@@ -93,3 +93,29 @@ def test_other_architectures_do_not_fit(theirs: Any, tmp_path: Path) -> None:
 def test_an_odd_size_cannot_be_halved() -> None:
     with pytest.raises(ModelError, match="a feature map of 15×15 cannot be halved: give an input size divisible by 4"):
         load_model("resnet8", None)(torch.zeros(1, 3, 30, 30))
+
+
+def test_the_files_bring_their_preprocessing(
+    theirs: Any, few: Path, cli_json: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """No flag, and no [preprocessing] in the recipe; a size may be given alone."""
+    theirs.save(tmp_path / "model.h5")
+    result = cli("export", "--arch", "resnet8", "--weights", "model.h5", "-o", "model.onnx")
+    assert "preprocessing: Keras's own for these weights, 32×32 rgb, mean (0.0, 0.0, 0.0)" in result.stderr
+    spec = NAMED["mlperf-tiny"].to_json()
+    assert cli_json("info", "model.onnx")["preprocessing"] == spec
+    sized = ("export", "--arch", "ResNet-8", "--weights", "model.h5", "--input-shape", "48,40,3", "-o", "sized.onnx")
+    assert cli_json(*sized)["parameters"] == 77_946
+    assert cli_json("info", "sized.onnx")["preprocessing"] == {**spec, "size": [48, 40]}
+    Path("edge-resnet.toml").write_text(
+        f'[model]\narch = "resnet8"\nweights = "model.h5"\n[calibration]\nimages = "{few / "calibration"}"\n'
+        '[quantize]\neffort = "fast"\n'
+    )
+    assert cli_json("build", "edge-resnet.toml")["targets"][0]["verified"] == "measured"
+    assert cli_json("info", "model.edge")["preprocessing"] == spec
+
+
+def test_weights_of_torch_bring_none(refused: Callable[..., str], few: Path, tmp_path: Path) -> None:
+    torch.save(load_model("resnet8", None).state_dict(), tmp_path / "model.pt")
+    line = refused(2, "export", "--arch", "resnet8", "--weights", "model.pt", "-o", "model.onnx")
+    assert line.startswith("the ONNX takes camera frames and so needs the preprocessing")

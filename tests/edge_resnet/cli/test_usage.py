@@ -21,8 +21,11 @@ Refused = Callable[..., str]
 EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
 
 
-def test_the_commands_are_those_of_the_design(cli: Cli) -> None:
-    assert " ".join(COMMANDS) == "build init models export calibrate quantize compile check classify bench info devices"
+def test_the_commands_are_those_of_the_design_and_embed(cli: Cli) -> None:
+    assert (
+        " ".join(COMMANDS)
+        == "build init models export calibrate quantize compile check classify embed bench info devices"
+    )
     shown = cli("--help").stdout
     assert all(re.search(rf"^\W*{command}\s", shown, re.MULTILINE) for command in COMMANDS)
 
