@@ -444,6 +444,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         *(_cifar(f"plain{n}", n, shortcut=None) for n in (20, 56)),
         _imagenet("resnext50", 50, groups=32, base_width=4),
         _imagenet("resnext101", 101, groups=32, base_width=8),
+        _imagenet("resnext101-64x4d", 101, groups=64, base_width=4),
         _imagenet("wide-resnet50", 50, base_width=128),
         _imagenet("wide-resnet101", 101, base_width=128),
         *(_imagenet(f"resnet{n}d", n, stem="deep", shortcut="D") for n in _DEPTHS),

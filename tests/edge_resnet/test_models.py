@@ -20,10 +20,12 @@ TORCHVISION_PARAMETERS = {
 TORCHVISION_RELATIVES = {
     "resnext50": 25_028_904,
     "resnext101": 88_791_336,
+    "resnext101-64x4d": 83_455_272,
     "wide-resnet50": 68_883_240,
     "wide-resnet101": 126_886_696,
 }
-"""The same, under torchvision's names resnext50_32x4d, resnext101_32x8d, wide_resnet50_2 and wide_resnet101_2."""
+"""The same, under torchvision's names resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 and
+wide_resnet101_2."""
 KERAS_PARAMETERS = {
     "resnet50v1": 25_636_712,
     "resnet101v1": 44_707_176,

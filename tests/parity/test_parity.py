@@ -1,0 +1,91 @@
+"""Checkpoints that Keras, torchvision and timm saved themselves: read, our networks answer as theirs do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import Array, relative_difference
+from peers import OURS, SUFFIXES, Peer, make_peer
+from PIL import Image
+
+from edge_resnet import demo
+from edge_resnet.errors import ModelError
+from edge_resnet.models import ResNet
+from edge_resnet.weights import load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with NumPy 2
+
+TOLERANCE = 1e-4
+HEIGHT, WIDTH = 49, 65
+"""Odd, so that every padding and rounding counts that a stride meets; not square, so that no axis stands for another."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+REAL = [demo.TEST / "sneaker" / "00009.png", demo.TEST / "dress" / "00013.png"]
+
+
+@lru_cache(maxsize=1)
+def images() -> Array:
+    """Eight random images and two real ones, enlarged; normalised float32 10×3×H×W."""
+    real = [np.asarray(Image.open(path).convert("RGB").resize((WIDTH, HEIGHT))) for path in REAL]
+    normalised = (np.stack(real) / 255 - MEAN) / STD
+    random = np.random.default_rng(0).standard_normal((8, 3, HEIGHT, WIDTH))
+    return np.concatenate([random, normalised.transpose(0, 3, 1, 2)]).astype(np.float32)
+
+
+@lru_cache(maxsize=1)  # one network in memory: its formats follow each other
+def peer(library: str, name: str) -> Peer:
+    try:
+        return make_peer(library, name, images())
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}, which 'make setup' installs: pip install 'edge-resnet[parity]'")
+
+
+def logits(model: ResNet) -> Array:
+    with torch.no_grad():
+        return model(torch.from_numpy(images())).numpy()
+
+
+def pairs() -> Iterator[object]:
+    """(library, its name, our name, suffix): every network in every format; of Keras's deep ones, one format."""
+    for library, names in OURS.items():
+        for name, ours in names.items():
+            heavy = any(part in name for part in ("101", "152", "wide"))
+            for suffix in SUFFIXES[library][: 1 if heavy else None]:
+                marks = [pytest.mark.slow] if heavy else []
+                yield pytest.param(library, name, ours, suffix, marks=marks, id=f"{library}-{name}{suffix}")
+
+
+@pytest.mark.parametrize(("library", "name", "ours", "suffix"), list(pairs()))
+def test_a_network_answers_as_it_did_there(library: str, name: str, ours: str, suffix: str, tmp_path: Path) -> None:
+    reference, path = peer(library, name), tmp_path / f"weights{suffix}"
+    assert reference.logits.std(axis=0).mean() > 0.1, "answers must differ for the comparison to mean anything"
+    reference.save(path)
+    model = load_model(ours, path)
+    assert relative_difference(logits(model), reference.logits) <= TOLERANCE
+    assert sum(parameter.numel() for parameter in model.parameters()) == reference.parameters
+
+
+def test_the_measure_tells_near_networks_apart(tmp_path: Path) -> None:
+    reference, path = peer("torchvision", "resnet50"), tmp_path / "weights.pth"
+    reference.save(path)
+    assert relative_difference(logits(load_model("resnet50v1", path)), reference.logits) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "ours"), [("resnetv2_50", "resnet50v2"), ("resnetv2_18", "resnet18v2")])
+def test_timms_v2_is_another_network_and_refused(name: str, ours: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    peer("timm", name).save(path)
+    with pytest.raises(ModelError, match=r"^\S+ is timm's ResNet V2, which strides in the first block of a stage"):
+        load_model(ours, path)
+
+
+@pytest.mark.parametrize(("name", "other"), [("ResNet50", "resnet50"), ("ResNet50V2", "resnet50v1")])
+def test_a_keras_file_fits_its_own_architecture_alone(name: str, other: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.weights.h5"
+    peer("keras", name).save(path)
+    with pytest.raises(ModelError, match=f"does not fit {other} .*: it fits {OURS['keras'][name]}$"):
+        load_model(other, path)
