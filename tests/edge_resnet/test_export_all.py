@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from networks import give_statistics, relative_difference
 
 from edge_resnet.export import export_float_onnx
-from edge_resnet.models import ARCHITECTURES, ResNet, create_model
+from edge_resnet.models import ARCHITECTURES, EvenConv2d, ResNet, create_model
 
 TOLERANCE = 1e-4
-SIZES = [(32, 32), (41, 56)]
-"""The second odd and not square: every stride meets an edge that it does not divide."""
+SIZE = (32, 32)
 CLASSES = 11
 HEAVY = {name for name in ARCHITECTURES if any(part in name for part in ("101", "152", "wide", "1202"))}
 
 
-@lru_cache(maxsize=1)  # one network in memory: its sizes follow each other
-def network(name: str) -> ResNet:
+def trained(name: str) -> ResNet:
     torch.manual_seed(0)
     model = create_model(name, classes=CLASSES)
-    give_statistics(model, torch.randn(8, 3, 48, 48))
+    give_statistics(model, torch.randn(6, 3, 40, 40))
     return model
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+def session_of_any_size(exported: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Nothing but the input's declaration holds the size: freed of it, one session runs all."""
+    for dimension, name in zip(
+        exported.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True
+    ):
+        dimension.dim_param = name
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(exported.SerializeToString(), options)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in ARCHITECTURES]
 )
-def test_onnx_runtime_answers_as_torch(name: str, size: tuple[int, int]) -> None:
-    model = network(name)
-    session = onnxruntime.InferenceSession(export_float_onnx(model, size).SerializeToString())
-    images = np.random.default_rng(0).standard_normal((4, 3, *size), np.float32)
-    with torch.no_grad():
-        wanted = model(torch.from_numpy(images)).numpy()
-    assert wanted.std(axis=0).mean() > 0.05, "answers must differ for the comparison to mean anything"
-    for batch in (slice(0, 1), slice(1, 4)):
-        (found,) = session.run(None, {"images": images[batch]})
-        assert found.shape == wanted[batch].shape
-        assert relative_difference(found, wanted[batch]) <= TOLERANCE
+def test_onnx_runtime_answers_as_torch(name: str) -> None:
+    model = trained(name)
+    session = session_of_any_size(export_float_onnx(model, SIZE))
+    # the other size is odd, so that strides meet edges that they do not divide, but for resnet8, which refuses it
+    for size in (SIZE, (40 if model.architecture.convolution is EvenConv2d else 41, 56)):
+        images = np.random.default_rng(0).standard_normal((4, 3, *size), np.float32)
+        with torch.no_grad():
+            wanted = model(torch.from_numpy(images)).numpy()
+        assert wanted.std(axis=0).mean() > 100 * TOLERANCE * np.abs(wanted).max(), "images must matter"
+        for batch in (slice(0, 1), slice(1, 4)):
+            (found,) = session.run(None, {"images": images[batch]})
+            assert found.shape == wanted[batch].shape
+            assert relative_difference(found, wanted[batch]) <= TOLERANCE

@@ -62,7 +62,7 @@ def pairs() -> Iterator[object]:
 @pytest.mark.parametrize(("library", "name", "ours", "suffix"), list(pairs()))
 def test_a_network_answers_as_it_did_there(library: str, name: str, ours: str, suffix: str, tmp_path: Path) -> None:
     reference, path = peer(library, name), tmp_path / f"weights{suffix}"
-    assert reference.logits.std(axis=0).mean() > 0.1, "answers must differ for the comparison to mean anything"
+    assert reference.logits.std(axis=0).mean() > 100 * TOLERANCE * np.abs(reference.logits).max(), "images must matter"
     reference.save(path)
     model = load_model(ours, path)
     assert relative_difference(logits(model), reference.logits) <= TOLERANCE
@@ -73,14 +73,6 @@ def test_the_measure_tells_near_networks_apart(tmp_path: Path) -> None:
     reference, path = peer("torchvision", "resnet50"), tmp_path / "weights.pth"
     reference.save(path)
     assert relative_difference(logits(load_model("resnet50v1", path)), reference.logits) > 100 * TOLERANCE
-
-
-@pytest.mark.parametrize(("name", "ours"), [("resnetv2_50", "resnet50v2"), ("resnetv2_18", "resnet18v2")])
-def test_timms_v2_is_another_network_and_refused(name: str, ours: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    peer("timm", name).save(path)
-    with pytest.raises(ModelError, match=r"^\S+ is timm's ResNet V2, which strides in the first block of a stage"):
-        load_model(ours, path)
 
 
 @pytest.mark.parametrize(("name", "other"), [("ResNet50", "resnet50"), ("ResNet50V2", "resnet50v1")])

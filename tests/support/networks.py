@@ -16,7 +16,7 @@ SHIFTS = (0.5, 0.2)
 
 
 def give_statistics(network: nn.Module, images: Tensor) -> None:
-    """Gives every BatchNorm random scales and shifts, and the statistics of these images; leaves evaluation mode on.
+    """Gives every BatchNorm random scales and shifts and the statistics of these images, and every other bias a value.
 
     Without statistics a BatchNorm does nothing, and a deep network grows out of all range. The shifts lean to the positive:
     about zero, 152 layers of random weights are chaotic, and float32's rounding alone moves the logits by 4e-4 of the
@@ -27,6 +27,8 @@ def give_statistics(network: nn.Module, images: Tensor) -> None:
             nn.init.uniform_(module.weight, *SCALES)
             nn.init.normal_(module.bias, *SHIFTS)
             module.momentum = None  # the plain mean of what it sees
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.normal_(module.bias, *SHIFTS)
     network.train()
     with torch.no_grad():
         network(images)

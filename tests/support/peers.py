@@ -28,7 +28,11 @@ COMMON = {
 """torchvision's names, which timm has as well, and ours."""
 OURS: Mapping[str, Mapping[str, str]] = {
     "torchvision": COMMON,
-    "timm": COMMON | {f"resnet{depth}d": f"resnet{depth}d" for depth in (18, 34, 50, 101, 152)},
+    "timm": {
+        **COMMON,
+        **{f"resnet{depth}d": f"resnet{depth}d" for depth in (18, 34, 50, 101, 152)},
+        **{f"resnetv2_{depth}": f"resnetv2-{depth}" for depth in (18, 34, 50, 101, 152)},
+    },
     "keras": {
         **{f"ResNet{depth}": f"resnet{depth}v1" for depth in (50, 101, 152)},
         **{f"ResNet{depth}V2": f"resnet{depth}v2" for depth in (50, 101, 152)},
