@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -81,3 +82,15 @@ def test_a_keras_file_fits_its_own_architecture_alone(name: str, other: str, tmp
     peer("keras", name).save(path)
     with pytest.raises(ModelError, match=f"does not fit {other} .*: it fits {OURS['keras'][name]}$"):
         load_model(other, path)
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2"])
+def test_a_keras_file_from_before_layers_had_their_names_in_it(name: str, tmp_path: Path) -> None:
+    reference, path = peer("keras", name), tmp_path / "weights.weights.h5"
+    reference.save(path)
+    with h5py.File(path, "a") as file:
+        removed = [
+            group.attrs.pop("name") for group in (layer["vars"] for layer in file["layers"].values()) if group.attrs
+        ]
+    assert len(removed) > 100
+    assert relative_difference(logits(load_model(OURS["keras"][name], path)), reference.logits) <= TOLERANCE
