@@ -13,6 +13,8 @@ SCALES = (0.5, 1.5)
 """Lowest and highest; uniform."""
 SHIFTS = (0.5, 0.2)
 """Mean and standard deviation; normal."""
+BIASES = (0, 0.5)
+"""The same, of convolutions and linear layers: far enough below zero that the stem of a V2 shows with what it pads."""
 
 
 def give_statistics(network: nn.Module, images: Tensor) -> None:
@@ -28,7 +30,7 @@ def give_statistics(network: nn.Module, images: Tensor) -> None:
             nn.init.normal_(module.bias, *SHIFTS)
             module.momentum = None  # the plain mean of what it sees
         elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.normal_(module.bias, *SHIFTS)
+            nn.init.normal_(module.bias, *BIASES)
     network.train()
     with torch.no_grad():
         network(images)

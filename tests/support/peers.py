@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import SCALES, SHIFTS, Array, give_statistics
+from networks import BIASES, SCALES, SHIFTS, Array, give_statistics
 from safetensors.torch import save_file
 from torch import nn
 
@@ -140,13 +140,15 @@ def _save_keras(network: Any, path: Path) -> None:
 
 
 def _give_keras_statistics(network: Any, frames: Array) -> None:
-    """``give_statistics`` for a Keras network, and biases that are not zero."""
+    """``give_statistics`` for a Keras network."""
     random = np.random.default_rng(0)
     for weight in network.trainable_weights:
         if weight.name == "gamma":
             weight.assign(random.uniform(*SCALES, weight.shape))
-        elif weight.name in ("beta", "bias"):
+        elif weight.name == "beta":
             weight.assign(random.normal(*SHIFTS, weight.shape))
+        elif weight.name == "bias":
+            weight.assign(random.normal(*BIASES, weight.shape))
     for layer in network.layers:
         if type(layer).__name__ == "BatchNormalization":
             layer.momentum = 0.0  # what it sees last is all it keeps
