@@ -34,7 +34,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from networks import relative_difference  # the same networks as in the tests
 from peers import OURS, SUFFIXES, make_peer
 
-HEADER = ("library", "its name", "our name", "parameters equal", "file", "worst max|Δ| / max|ref|")
+HEADER = ("library", "its name", "our name", "parameters equal", "file", "worst Δ over largest logit")
 TOLERANCE = 1e-4
 RANDOM, REAL = 8, 2
 
