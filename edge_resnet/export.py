@@ -16,36 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from edge_resnet.calibration.simulate import exact_session
 from edge_resnet.errors import ModelError
+from edge_resnet.graph_writer import IR_VERSION, OPSET
+from edge_resnet.graph_writer import Writer as _Writer
+from edge_resnet.graph_writer import write_normalisation as _write_normalisation
 from edge_resnet.models import Add, EvenConv2d, ResNet, ZeroPadShortcut
 from edge_resnet.onnx_file import FEATURES, LOGITS, Metadata, write_metadata
 from edge_resnet.preprocessing import Preprocessing
-
-OPSET = 17
-"""Every TensorRT from 8.5 on reads it."""
-IR_VERSION = 8
-"""The ONNX IR that came with opset 17."""
-
-
-class _Writer:
-    """Collects the nodes and weights of one ONNX graph. Each node has one output, which has the node's name."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def node(self, kind: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def weight(self, name: str, value: npt.NDArray[Any]) -> str:
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
@@ -230,21 +212,6 @@ def _norm_behind(model: ResNet, node: fx.Node) -> nn.BatchNorm2d | None:
         return None
     following = model.get_submodule(str(users[0].target))
     return following if isinstance(following, nn.BatchNorm2d) else None
-
-
-def _write_normalisation(writer: _Writer, frames: str, preprocessing: Preprocessing) -> str:
-    """uint8 N×H×W×C → float32 N×C×H×W, (x/255 − mean) / std. The Cast stands first: TensorRT moves no uint8."""
-    shape = (1, preprocessing.channels, 1, 1)
-    mean = 255 * np.array(preprocessing.mean, np.float64).reshape(shape)
-    scale = 1 / (255 * np.array(preprocessing.std, np.float64).reshape(shape))
-    pixels = writer.node("Cast", "preprocessing.cast", [frames], to=TensorProto.FLOAT)
-    pixels = writer.node("Transpose", "preprocessing.transpose", [pixels], perm=[0, 3, 1, 2])
-    centred = writer.node(
-        "Sub", "preprocessing.sub", [pixels, writer.weight("preprocessing.mean", mean.astype(np.float32))]
-    )
-    return writer.node(
-        "Mul", "preprocessing.mul", [centred, writer.weight("preprocessing.scale", scale.astype(np.float32))]
-    )
 
 
 def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[str] | None = None) -> onnx.ModelProto:
