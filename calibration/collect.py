@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edge_resnet.calibration.observers import Observer, observer_named
+from edge_resnet.calibration.schemes import SCHEMES
 from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.calibration.table import CalibrationTable, model_digest
 from edge_resnet.calibration.topology import (
@@ -32,8 +33,8 @@ Advance = Callable[[int], None]
 
 
 def observed_tensors(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors that any scheme may quantize: the first convolution's input, and what convolutions, residual
-    Adds and max poolings give, behind their ReLU.
+    """Names of the tensors that any scheme may quantize: the first convolution's input, what convolutions, residual
+    Adds and max poolings give, behind their ReLU, and whatever else a scheme reads, such as a gated shortcut.
     """
     graph = load_graph(model).graph
     adds = set(residual_adds(graph))
@@ -44,6 +45,9 @@ def observed_tensors(model: onnx.ModelProto) -> list[str]:
     for node in graph:
         if node in convs or node in adds or node.op_type == "MaxPool":
             names[str(activated(node).name)] = None
+    for scheme in SCHEMES.values():
+        for value in scheme.reads(graph):
+            names[scheme.range_name(value)] = None
     return list(names)
 
 
