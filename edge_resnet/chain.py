@@ -80,6 +80,8 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     targets = [target_named(name).at(recipe.build.precision) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
+    for change in source.changes:
+        stages.progress.note(change)
     calibration, evaluation = _images(recipe, source)
     table = _calibrate(recipe, source, calibration, stages) if recipe.build.precision == "int8" else None
     lowering = _Lowering(recipe, source, table, calibration, stages)

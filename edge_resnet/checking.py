@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from edge_resnet.adoption import open_network
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
@@ -14,7 +15,7 @@ from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
-from edge_resnet.onnx_file import gives_features, load_fp32, load_onnx, parse_onnx, read_metadata
+from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.runtime import find_engine
 
@@ -48,31 +49,35 @@ def _check_onnx(
     name = source.name if target is None else target_named(target).at("int8").name
     if reference is None:
         raise ModelError(f"{source} holds no FP32 network to compare with: give it with --reference F.onnx")
-    quantized, original = load_onnx(source), load_fp32(reference)
-    found, held = read_metadata(quantized, str(source)), read_metadata(original, str(reference))
-    preprocessing = held.preprocessing or found.preprocessing
-    if preprocessing is None:
-        raise ModelError(f"{reference} holds no preprocessing: make it with `edge-resnet export`")
+    quantized = load_onnx(source)
+    found = read_metadata(quantized, str(source))
+    network = open_network(reference, found.preprocessing)
     if found.calibration is not None:
         check_disjoint(found.calibration["sha256"], images)
-    labels = held.labels or found.labels
+    labels = network.labels or found.labels
     contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
     labelled = images if labels is None else images.with_labels_of(labels)
-    features = gives_features(original)
-    return check(float_run(original), contestant, labelled, preprocessing, gate, advance, features=features)
+    features = gives_features(network.model)
+    return check(
+        float_run(network.model), contestant, labelled, network.preprocessing, gate, advance, features=features
+    )
 
 
 def _check_bundle(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
 ) -> Judgement:
     bundle = open_bundle(source)
-    original = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER) if reference is None else load_fp32(reference)
+    preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
+    original = (
+        parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
+        if reference is None
+        else open_network(reference, preprocessing).model
+    )
     if bundle.manifest.calibration is not None:
         seen = bundle.manifest.calibration["images"]
         assert isinstance(seen, dict)
         check_disjoint(seen["sha256"], images)
     contestant = _contestant(source, bundle, target or bundle.manifest.engines[0].target)
-    preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
     labels = bundle.manifest.labels
     labelled = images if labels is None else images.with_labels_of(labels)
     return check(float_run(original), contestant, labelled, preprocessing, gate, advance, features=labels is None)

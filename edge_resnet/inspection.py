@@ -1,4 +1,4 @@
-"""What is inside a file that edge-resnet made."""
+"""What is inside a file that edge-resnet made, or an ONNX file of anybody's."""
 
 from __future__ import annotations
 
@@ -65,13 +65,16 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    from edge_resnet.onnx_file import load_onnx, read_metadata
+    from edge_resnet.onnx_file import described, read_metadata, read_onnx
 
-    model = load_onnx(path)
+    model = read_onnx(path)
     found = read_metadata(model, str(path))
     return {
         "kind": "onnx",
         "opset": model.opset_import[0].version,
+        "producer": model.producer_name or None,
+        "inputs": [described(value) for value in model.graph.input],
+        "outputs": [described(value) for value in model.graph.output],
         "architecture": found.architecture,
         "preprocessing": None if found.preprocessing is None else found.preprocessing.to_json(),
         "labels": None if found.labels is None else list(found.labels),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_resnet.errors import ModelError
 from edge_resnet.output import write_atomically
@@ -24,6 +25,8 @@ LOGITS, FEATURES = "logits", "features"
 """Names of the one output: a classifier's, float32 batch×classes, and a feature extractor's, batch×channels or ×h×w."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_LARGEST = 2**31
+"""Bytes that a protobuf message, and so an ONNX file, cannot have."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,29 @@ class Metadata:
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """Reads an ONNX file and checks it.
+    """Reads an ONNX file of ours and checks it.
 
     Raises:
         ModelError: the file is missing, is no valid ONNX, does not take uint8 frames, or has weights that are NaN.
     """
+    model = read_onnx(path)
+    _check_frames(model, str(path))
+    return model
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Reads anybody's ONNX file, with tensors that lie in other files of its folder.
+
+    Raises:
+        ModelError: the file is missing, is no valid ONNX, is larger than 2 GB, or has weights that are NaN.
+    """
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}: export one with `edge-resnet export`")
     try:
-        return parse_onnx(path.read_bytes(), str(path))
+        data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}: make it readable") from error
+    return _parsed(data, str(path), path.parent)
 
 
 def gives_features(model: onnx.ModelProto) -> bool:
@@ -56,35 +71,78 @@ def gives_features(model: onnx.ModelProto) -> bool:
     return str(model.graph.output[0].name) == FEATURES
 
 
-def load_fp32(path: Path) -> onnx.ModelProto:
-    """``load_onnx`` for a network that is not quantized yet.
-
-    Raises:
-        ModelError: as ``load_onnx``, and when it has Q/DQ.
-    """
-    model = load_onnx(path)
-    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
-        raise ModelError(f"{path} is quantized already: give the FP32 ONNX that it was made from")
+def parse_onnx(data: bytes, name: str) -> onnx.ModelProto:
+    """``load_onnx`` for bytes; ``name`` is for messages."""
+    model = _parsed(data, name, None)
+    _check_frames(model, name)
     return model
 
 
-def parse_onnx(data: bytes, name: str) -> onnx.ModelProto:
-    """``load_onnx`` for bytes; ``name`` is for messages."""
+def _parsed(data: bytes, name: str, folder: Path | None) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
+        _check_size(model, name)
+        if folder is not None:
+            onnx.load_external_data_for_model(model, str(folder))  # refuses paths that lead out of the folder
         onnx.checker.check_model(model)
+    except ModelError:
+        raise
     except Exception as error:  # protobuf and the checker raise unrelated classes
         raise ModelError(f"{name} is no valid ONNX model: {_first_line(error)}: export it again") from error
+    check_finite(model, name)
+    return model
+
+
+def _check_size(model: onnx.ModelProto, name: str) -> None:
+    size = sum(
+        math.prod(weight.dims) * helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
+        for weight in model.graph.initializer
+    )
+    if size >= _LARGEST:
+        raise ModelError(f"{name} has {size / 1e9:.1f} GB of weights: ONNX models of less than 2 GB are taken")
+
+
+def takes_frames(model: onnx.ModelProto) -> bool:
+    """Whether the only input is uint8, as every network of ours has it."""
     sources = list(model.graph.input)
-    kind = sources[0].type.tensor_type.elem_type if len(sources) == 1 else None
-    if kind != TensorProto.UINT8:
+    return len(sources) == 1 and sources[0].type.tensor_type.elem_type == TensorProto.UINT8
+
+
+def _check_frames(model: onnx.ModelProto, name: str) -> None:
+    if not takes_frames(model):
         raise ModelError(
-            f"{name} does not take uint8 frames: make it with `edge-resnet export`, which puts the preprocessing in"
+            f"{name} does not take uint8 frames: `edge-resnet calibrate` and `quantize` bring it into that form"
         )
+
+
+def check_fp32(model: onnx.ModelProto, name: str) -> None:
+    """Refuses a network that has Q/DQ already.
+
+    Raises:
+        ModelError: it has.
+    """
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise ModelError(f"{name} is quantized already: give the FP32 ONNX that it was made from")
+
+
+def check_finite(model: onnx.ModelProto, name: str) -> None:
+    """Refuses weights that are NaN or infinite.
+
+    Raises:
+        ModelError: one is; it is named.
+    """
     for weight in model.graph.initializer:
         if weight.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(weight)).all():
             raise ModelError(f"{name}: '{weight.name}' has NaN or infinite values: export a model that has none")
-    return model
+
+
+def described(value: onnx.ValueInfoProto) -> str:
+    """An input or output in words: ``frames: uint8 batch×224×224×3``."""
+    held = value.type.tensor_type
+    shape = "×".join(
+        dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in held.shape.dim
+    )
+    return f"{value.name}: {TensorProto.DataType.Name(held.elem_type).lower()} {shape}"
 
 
 def _first_line(error: Exception) -> str:

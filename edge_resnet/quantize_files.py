@@ -34,7 +34,16 @@ def refinement_frames(table: CalibrationTable, beside: Path, source: Path | None
             f"the table's images are not at '{place}': give --images, or --effort fast to do without"
         )
     images = _those_of(table, open_images(place))
-    return images.draw(count).pixels(Preprocessing.from_json(table.preprocessing))
+    return images.draw(count).pixels(table_preprocessing(table))
+
+
+def table_preprocessing(table: CalibrationTable) -> Preprocessing:
+    """The preprocessing that a table's images went through.
+
+    Raises:
+        RecipeError: it is not one that this version knows.
+    """
+    return Preprocessing.from_json(table.preprocessing)
 
 
 def _those_of(table: CalibrationTable, images: ImageSet) -> ImageSet:

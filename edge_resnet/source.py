@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from edge_resnet.errors import ModelError, RecipeError
+from edge_resnet.adoption import open_network
+from edge_resnet.errors import RecipeError
 from edge_resnet.labels import read_labels
-from edge_resnet.onnx_file import gives_features, load_fp32, read_metadata
+from edge_resnet.onnx_file import gives_features
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
 
@@ -23,6 +24,8 @@ class Source:
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
     """The classes' names; None where the network gives features."""
+    changes: tuple[str, ...] = ()
+    """What was changed of a foreign ONNX file."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -46,15 +49,20 @@ def load_source(recipe: Recipe) -> Source:
 
 def _from_onnx(recipe: Recipe, path: Path, labels: tuple[str, ...] | None) -> Source:
     """Reads the file; what the recipe says too must agree with it."""
-    model = load_fp32(path)
-    found = read_metadata(model, str(path))
-    if found.preprocessing is None:
-        raise ModelError(f"{path} holds no preprocessing: make it with `edge-resnet export`")
-    if recipe.preprocessing and Preprocessing.from_table(recipe.preprocessing) != found.preprocessing:
+    given = Preprocessing.from_table(recipe.preprocessing) if recipe.preprocessing else None
+    network = open_network(path, given)
+    if given not in (None, network.preprocessing):
         raise RecipeError(f"[preprocessing] is not the one that {path} was exported with: leave it out")
+    model = network.model
     if recipe.model.classes not in (None, _classes(model)):
         raise RecipeError(f"classes is {recipe.model.classes}, but {path} has {_classes(model)}: leave it out")
-    return Source(model, found.architecture, found.preprocessing, complete_labels(model, labels or found.labels))
+    return Source(
+        model,
+        network.architecture,
+        network.preprocessing,
+        complete_labels(model, labels or network.labels),
+        network.changes,
+    )
 
 
 def _from_checkpoint(recipe: ModelRecipe, given: Preprocessing | None, labels: tuple[str, ...] | None) -> Source:

@@ -18,7 +18,7 @@ from edge_resnet.stages import peak_mb
 
 
 def run(
-    model: Annotated[Path, typer.Argument(metavar="F.onnx", help="FP32 ONNX from `edge-resnet export`.")],
+    model: Annotated[Path, typer.Argument(metavar="F.onnx", help="FP32 ONNX, from `edge-resnet export` or elsewhere.")],
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="The calibration table to write.")],
     method: Annotated[str, typer.Option(metavar="minmax|percentile|mse", help="How a range is chosen.")] = "mse",
@@ -34,23 +34,22 @@ def run(
 
     Example: `edge-resnet calibrate r50.onnx --images train/ --limit 512 -o r50.table.json`
     """
+    from edge_resnet.adoption import open_network
     from edge_resnet.calibration.collect import collect
     from edge_resnet.chain import CALIBRATION_BATCH
-    from edge_resnet.onnx_file import load_fp32, read_metadata
 
     check_writable(output)
-    loaded = load_fp32(model)
-    held = read_metadata(loaded, str(model)).preprocessing
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
-    spec = held or given
-    if spec is None:
-        raise RecipeError(f"{model} holds no preprocessing: give --preprocessing, or --size, --mean and --std")
-    if given is not None and given != spec:
+    network = open_network(model, given)
+    spec = network.preprocessing
+    if given not in (None, spec):
         raise RecipeError(f"the flags contradict the preprocessing that {model} was exported with: leave them out")
     chosen, bars, start = open_images(images, limit), BarProgress(), time.perf_counter()
+    for change in network.changes:
+        bars.note(change)
     with bars.stage("calibrate", len(chosen)):
         table = collect(
-            loaded,
+            network.model,
             chosen.batches(spec, CALIBRATION_BATCH),
             method=method,
             images={**chosen.manifest(), "path": os.path.relpath(images, output.parent)},

@@ -13,7 +13,7 @@ from edge_resnet.output import check_writable
 
 
 def run(
-    model: Annotated[Path, typer.Argument(metavar="F.onnx", help="FP32 ONNX from `edge-resnet export`.")],
+    model: Annotated[Path, typer.Argument(metavar="F.onnx", help="The FP32 ONNX that was calibrated.")],
     table: Annotated[Path, typer.Option(help="Calibration table from `edge-resnet calibrate`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The Q/DQ ONNX to write.")],
     scheme: Annotated[str, typer.Option(metavar="tensorrt|cpu", help="The family of engines.")] = "tensorrt",
@@ -29,25 +29,23 @@ def run(
 
     Example: `edge-resnet quantize r50.onnx --table r50.table.json --images train/ -o r50.qdq.onnx`
     """
+    from edge_resnet.adoption import open_network
     from edge_resnet.calibration.quantize import frames_wanted, quantize
     from edge_resnet.calibration.schemes import scheme_named
     from edge_resnet.calibration.table import CalibrationTable
-    from edge_resnet.onnx_file import load_onnx, save_onnx
-    from edge_resnet.quantize_files import refinement_frames, with_provenance
+    from edge_resnet.onnx_file import save_onnx
+    from edge_resnet.quantize_files import refinement_frames, table_preprocessing, with_provenance
 
     check_writable(output)
     if not table.is_file():
         raise CalibrationError(f"no calibration table at {table}: make one with `edge-resnet calibrate`")
-    loaded, ranges, wanted = (
-        load_onnx(model),
-        CalibrationTable.from_json(table.read_bytes(), str(table)),
-        scheme_named(scheme),
-    )
+    ranges, wanted = CalibrationTable.from_json(table.read_bytes(), str(table)), scheme_named(scheme)
+    network = open_network(model, table_preprocessing(ranges))
+    loaded = network.model
     ranges.check_fits(loaded)
     bars = BarProgress()
     with bars.stage("quantize"):
-        height, width, channels = (d.dim_value for d in loaded.graph.input[0].type.tensor_type.shape.dim[1:])
-        count = frames_wanted(effort, (height, width, channels))
+        count = frames_wanted(effort, (*network.preprocessing.size, network.preprocessing.channels))
         frames = refinement_frames(ranges, table.parent, images, min(count, limit or count)) if count else None
         made = quantize(loaded, ranges, wanted, frames, tuple(keep_float or ()))
     save_onnx(with_provenance(made.model, ranges), output)

@@ -15,7 +15,7 @@ from edge_resnet.models import create_model
 from edge_resnet.onnx_file import (
     PREPROCESSING_KEY,
     Metadata,
-    load_fp32,
+    check_fp32,
     load_onnx,
     read_metadata,
     save_onnx,
@@ -60,7 +60,7 @@ def test_the_same_model_gives_the_same_bytes(demo_onnx: Path, tmp_path: Path) ->
 
 def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        load_fp32(path)
+        check_fp32(load_onnx(path), str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -77,7 +77,7 @@ def test_files_that_are_no_onnx(demo_onnx: Path, tmp_path: Path) -> None:
 
 def test_a_network_that_takes_floats_is_refused(tmp_path: Path) -> None:
     save_onnx(export_float_onnx(create_model("resnet20"), (32, 32)), tmp_path / "float.onnx")
-    assert "does not take uint8 frames: make it with `edge-resnet export`" in refusal(tmp_path / "float.onnx")
+    assert "does not take uint8 frames: `edge-resnet calibrate` and `quantize` bring it into that form" in refusal(tmp_path / "float.onnx")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
