@@ -12,7 +12,7 @@ from edge_resnet.errors import ModelError
 from edge_resnet.preprocessing import Preprocessing
 
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
-_PASSED = ("Identity", "Flatten", "Reshape", "Squeeze")
+_PASSED = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 """Operators between a closing Softmax and the output that change no value."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from edge_resnet.adoption.adopt import adopt
+from edge_resnet.adoption.foreign import adopt
 from edge_resnet.errors import RecipeError
 from edge_resnet.onnx_file import check_finite, check_fp32, read_metadata, read_onnx, takes_frames
 from edge_resnet.preprocessing import Preprocessing

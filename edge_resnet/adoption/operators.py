@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -58,7 +59,8 @@ def check_source(model: onnx.ModelProto, name: str) -> None:
     """Refuses what no folding could make a plain FP32 network.
 
     Raises:
-        ModelError: quantized already, an operator of another domain, control flow, or model-local functions.
+        ModelError: quantized already, in training mode, an operator of another domain, control flow, or model-local
+            functions.
     """
     if model.functions:
         raise ModelError(
@@ -73,6 +75,10 @@ def check_source(model: onnx.ModelProto, name: str) -> None:
             raise ModelError(
                 f"{name}: node '{called(node)}' is {node.op_type} of the domain '{node.domain}', which only some tools "
                 f"know: export with standard operators, before any runtime's own optimiser"
+            )
+        if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
+            raise ModelError(
+                f"{name}: node '{called(node)}' (BatchNormalization) is in training mode: export in eval mode"
             )
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ModelError(f"{name}: node '{called(node)}' is control flow ({node.op_type}): {_ADVICE}")
@@ -95,7 +101,7 @@ def check_operators(graph: ir.Graph, name: str) -> None:
     """
     for node in graph:
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-            raise ModelError(f"{name}: node '{node.name}' is a {node.op_type}, which is not supported: {_ADVICE}")
+            raise ModelError(f"{name}: node '{node.name}' is of the operator {node.op_type}, not supported: {_ADVICE}")
         if any(not _known(output) for output in node.outputs):
             raise ModelError(
                 f"{name}: the shape of what node '{node.name}' ({node.op_type}) gives is not known: "
@@ -103,6 +109,8 @@ def check_operators(graph: ir.Graph, name: str) -> None:
             )
         if node.op_type == "Conv":
             _check_convolution(node, name)
+        if node.op_type == "Pad":
+            _check_pad(node, name)
         for value in node.inputs:
             if value is not None and value.dtype == ir.DataType.DOUBLE:
                 raise ModelError(f"{name}: node '{node.name}' ({node.op_type}) computes in float64: export float32")
@@ -112,6 +120,12 @@ def check_operators(graph: ir.Graph, name: str) -> None:
 
 def _known(value: ir.Value) -> bool:
     return value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
+
+
+def _check_pad(node: ir.Node, name: str) -> None:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is not None and (value.const_value is None or np.any(value.const_value.numpy() != 0)):
+        raise ModelError(f"{name}: node '{node.name}' (Pad) pads with another value than 0: only zeros are taken")
 
 
 def _check_convolution(node: ir.Node, name: str) -> None:

@@ -70,14 +70,18 @@ def _ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
     return list(node.attributes[name].as_ints()) if name in node.attributes else list(default)
 
 
+def valid_pads(graph: ir.Graph) -> None:
+    """Drops an ``auto_pad`` that says there is no padding, or none but ``pads``: ONNX Runtime folds no Pad into it."""
+    for node in graph:
+        if "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string() in ("VALID", "NOTSET"):
+            del node.attributes["auto_pad"]
+
+
 def explicit_pads(graph: ir.Graph) -> None:
     """Replaces ``auto_pad`` by the numbers it stands for (ONNX, Conv: SAME_UPPER, SAME_LOWER)."""
     for node in graph:
-        if "auto_pad" not in node.attributes:
-            continue
-        mode = node.attributes["auto_pad"].as_string()
-        del node.attributes["auto_pad"]
-        if mode in ("SAME_UPPER", "SAME_LOWER"):
+        if "auto_pad" in node.attributes and (mode := node.attributes["auto_pad"].as_string()).startswith("SAME"):
+            del node.attributes["auto_pad"]
             node.attributes["pads"] = ir.AttrInt64s("pads", _same(node, upper=mode == "SAME_UPPER"))
 
 

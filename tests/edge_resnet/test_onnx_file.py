@@ -77,7 +77,9 @@ def test_files_that_are_no_onnx(demo_onnx: Path, tmp_path: Path) -> None:
 
 def test_a_network_that_takes_floats_is_refused(tmp_path: Path) -> None:
     save_onnx(export_float_onnx(create_model("resnet20"), (32, 32)), tmp_path / "float.onnx")
-    assert "does not take uint8 frames: `edge-resnet calibrate` and `quantize` bring it into that form" in refusal(tmp_path / "float.onnx")
+    assert "does not take uint8 frames: `edge-resnet calibrate` and `quantize` bring it into that form" in refusal(
+        tmp_path / "float.onnx"
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -31,6 +31,7 @@ from edge_resnet.adoption.rewrites import (
     name_nodes,
     own_constants,
     single_precision,
+    valid_pads,
 )
 from edge_resnet.calibration.simulate import exact_session
 from edge_resnet.errors import ModelError
@@ -75,12 +76,17 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> Ad
     source = ir.from_proto(_without_shapes(model))
     RemoveInitializersFromInputsPass()(source)
     name_nodes(source.graph)
-    softmax = cut_closing_softmax(source.graph, name)
     halves = single_precision(source)
+    valid_pads(source.graph)
+    whole = ir.to_proto(source)
+    softmax = cut_closing_softmax(source.graph, name)
     original = ir.to_proto(source)
     batch = image.batch or FOLDED_BATCH
     made = _finished(_rewritten(_folded(original, image, batch, preprocessing, name), batch, name), preprocessing, name)
-    _compare(original, image, batch, made, preprocessing, name)
+    found = _answers(made, preprocessing, name)
+    _compare(found, _original_answers(original, image, batch, preprocessing, name), name)
+    if softmax is not None:
+        _compare_classes(found, _original_answers(whole, image, batch, preprocessing, name), softmax, name)
     changes = {
         f"removed the closing Softmax '{softmax}': the result gives logits": softmax is not None,
         "turned float16 weights into float32, exactly": halves,
@@ -232,36 +238,49 @@ def _check_batch(model: onnx.ModelProto, name: str) -> None:
                 )
 
 
-def _compare(
-    original: onnx.ModelProto,
-    image: Image,
-    batch: int,
-    made: onnx.ModelProto,
-    preprocessing: Preprocessing,
-    name: str,
-) -> None:
-    """Runs both on frames of noise, of a slope and of one colour; the adopted one at batch 1 and 3.
+def _answers(made: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> _Float:
+    """The adopted network's scores of the test frames, N×classes, run at batch 1 and 3.
 
     Raises:
-        ModelError: they differ, or one does not run.
+        ModelError: it does not run at both, or gives anything but a row of scores an image.
     """
-    frames = _frames(preprocessing)
-    wanted = _original_logits(original, image, batch, preprocessing, frames, name)
-    session = exact_session(made)
+    frames, session = _frames(preprocessing), exact_session(made)
     try:
-        found = np.concatenate([session.run(None, {"frames": part})[0] for part in (frames[:1], frames[1:])])
+        parts = [session.run(None, {"frames": part})[0] for part in (frames[:1], frames[1:])]
     except Exception as error:  # onnxruntime raises a class of its own for each status, with no common base
         raise ModelError(f"{name} does not run at batch 1 and 3: {_one_line(error)}") from error
-    if found.shape != wanted.shape or not np.isfinite(wanted).all():
-        what = "gives NaN or infinite scores" if found.shape == wanted.shape else "mixes the images of a batch"
-        raise ModelError(f"{name} {what} on test frames: export a trained network in eval mode")
-    largest = float(np.abs(wanted).max())
-    difference = float(np.abs(found - wanted).max()) / (largest or 1.0)
+    if [part.shape[:1] for part in parts] != [(1,), (3,)] or any(part.ndim != 2 for part in parts):
+        raise ModelError(f"{name} does not give each image of a batch its own scores: export it with a dynamic batch")
+    return np.concatenate(parts)
+
+
+def _compare(found: _Float, wanted: _Float, name: str) -> None:
+    """Holds scores N×classes against the original's.
+
+    Raises:
+        ModelError: they differ, or the original's are no numbers.
+    """
+    if not np.isfinite(wanted).all():
+        raise ModelError(f"{name} gives NaN or infinite scores on test frames: export a trained network in eval mode")
+    difference = float(np.abs(found - wanted).max()) / (float(np.abs(wanted).max()) or 1.0)
     if difference > TOLERANCE:
         raise ModelError(
             f"{name} answers otherwise in our form, by {difference:.2g} of its largest score where {TOLERANCE:g} is "
             f"allowed: export it in eval mode with opset {OPSET}"
         )
+
+
+def _compare_classes(found: _Float, wanted: _Float, softmax: str, name: str) -> None:
+    """Holds the softmax of logits against what the original's own Softmax, or its logarithm, gave.
+
+    Raises:
+        ModelError: it was no Softmax over the classes.
+    """
+    scores = np.exp(found - found.max(1, keepdims=True))
+    probabilities = scores / scores.sum(1, keepdims=True)
+    given = np.exp(wanted) if wanted.max() <= 0 else wanted
+    if np.abs(probabilities - given).max() > TOLERANCE:
+        raise ModelError(f"{name} ends in '{softmax}', which is no Softmax over the classes: export it without")
 
 
 def _frames(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
@@ -273,17 +292,16 @@ def _frames(preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     return np.concatenate([noise, slope, np.full_like(slope, 200)])
 
 
-def _original_logits(
+def _original_answers(
     original: onnx.ModelProto,
     image: Image,
     batch: int,
     preprocessing: Preprocessing,
-    frames: npt.NDArray[np.uint8],
     name: str,
 ) -> _Float:
-    """The original's answers, image by image; the other places of its batch hold the same image."""
+    """The original's scores of the test frames, image by image; the other places of its batch hold the same image."""
     mean, std = (np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
-    pixels = ((frames / 255 - mean) / std).astype(np.float32)
+    pixels = ((_frames(preprocessing) / 255 - mean) / std).astype(np.float32)
     if not image.channels_last:
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     session = exact_session(original)
