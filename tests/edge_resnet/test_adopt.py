@@ -534,3 +534,9 @@ def test_a_gated_shortcut_has_a_range() -> None:
     body = f"{GATE} s = Sigmoid(g) z = Mul(x, s) c = Conv <pads=[1,1,1,1]> (z, w2, b) y = Add(z, c)"
     made = adopt(network(body + HEAD), SPEC, "gate.onnx").model
     assert {"z", "c", "y", "x"} <= set(calibrated(made).ranges)
+
+
+def test_the_documented_operators_are_those_of_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    assert all(f"| {operator} | {use} |\n" in text for operator, use in OPERATORS.items())
+    assert text.split("## Operators")[1].split("##")[0].count("\n| ") == len(OPERATORS) + 1
