@@ -155,6 +155,7 @@ def _rewritten(folded: onnx.ModelProto, batch: int, name: str) -> ir.Model:
     """The folded network with our names of operators, opset and a free batch."""
     network = ir.from_proto(_with_shapes(folded, name))
     global_pools(network.graph)
+    RemoveUnusedNodesPass()(network)
     check_operators(network.graph, name)
     explicit_pads(network.graph)
     explicit_splits(network.graph)

@@ -79,9 +79,10 @@ def valid_pads(graph: ir.Graph) -> None:
 
 def explicit_pads(graph: ir.Graph) -> None:
     """Replaces ``auto_pad`` by the numbers it stands for (ONNX, Conv: SAME_UPPER, SAME_LOWER)."""
+    valid_pads(graph)
     for node in graph:
-        if "auto_pad" in node.attributes and (mode := node.attributes["auto_pad"].as_string()).startswith("SAME"):
-            del node.attributes["auto_pad"]
+        if "auto_pad" in node.attributes:
+            mode = node.attributes.pop("auto_pad").as_string()
             node.attributes["pads"] = ir.AttrInt64s("pads", _same(node, upper=mode == "SAME_UPPER"))
 
 
@@ -104,15 +105,21 @@ def _dims(value: ir.Value | None) -> list[int]:
 
 
 def global_pools(graph: ir.Graph) -> None:
-    """ReduceMean and ReduceMax over height and width become GlobalAveragePool and GlobalMaxPool, and a Flatten."""
-    for node in list(graph):
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type not in _GLOBAL or source is None or source.shape is None or len(source.shape) != 4:
-            continue
-        axes = _axes(node)
-        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
+    """ReduceMean and ReduceMax over height and width become GlobalAveragePool and GlobalMaxPool, and a Flatten.
+
+    Where a Transpose to N×H×W×C stands before one that keeps no axes, what it transposes is pooled.
+    """
+    for node in [node for node in graph if node.op_type in _GLOBAL]:
+        source, axes = node.inputs[0], _axes(node)
+        if source is None or source.shape is None or len(source.shape) != 4 or not axes:
             continue
         keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
+        pooled = sorted(axis % 4 for axis in axes)
+        producer = source.producer()
+        if pooled == [1, 2] and not keep and producer is not None and _ints(producer, "perm", ()) == [0, 2, 3, 1]:
+            source, pooled = producer.inputs[0], [2, 3]
+        if pooled != [2, 3] or source is None or source.shape is None:
+            continue
         pool = ir.node(_GLOBAL[node.op_type], [source], name=node.name)
         made, last = [pool], pool.outputs[0]
         last.name, last.type = f"{node.outputs[0].name}.pooled", source.type
@@ -124,6 +131,7 @@ def global_pools(graph: ir.Graph) -> None:
 
 
 def _axes(node: ir.Node) -> list[int] | None:
+    """The axes that a Reduce operator names; None where it names none, or they are computed."""
     if len(node.inputs) > 1:
         axes = node.inputs[1]
         return None if axes is None or axes.const_value is None else [int(a) for a in axes.const_value.numpy()]

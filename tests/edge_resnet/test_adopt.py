@@ -205,6 +205,7 @@ CONSTANTS: dict[str, npt.NDArray[Any]] = {
     "begin": np.array([1, 1]),
     "end": np.array([13, 13]),
     "axes23": np.array([2, 3]),
+    "axes12": np.array([1, 2]),
     "batch1": np.array([1, 8]),
     "pairs": np.array([0, 2, 5]),
     "five": np.array([0, 2, 4, 14, 14]),
@@ -263,8 +264,19 @@ def test_a_graph_as_tf2onnx_writes_it(batch: str) -> None:
     assert_equal(answers(made, 3), original(model, PIXELS))
     assert kinds(made)[:4] == ["Conv", "Relu", "Conv", "Relu"], "pads, Transposes, Mul and Add are folded"
     assert "GlobalAveragePool" in kinds(made) and "Transpose" not in kinds(made)
-    first = made.graph.node[4]
-    assert [list(a.ints) for a in first.attribute if a.name == "pads"] == [[1, 1, 1, 1]]
+    pads = [[list(a.ints) for a in node.attribute if a.name == "pads"] for node in made.graph.node[4:8:2]]
+    assert pads == [[[1, 1, 1, 1]], [[0, 0, 1, 1]]], "SAME_UPPER: 16 pixels, kernel 3, stride 2 lack one at the end"
+    assert not any(a.name == "auto_pad" for node in made.graph.node for a in node.attribute)
+
+
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceMax"])
+def test_a_global_pool_that_keras_writes_in_its_own_layout(kind: str) -> None:
+    """Opset 18, where the axes are an input, behind a Transpose to N×H×W×C."""
+    pooled = f"t = Transpose <perm=[0,2,3,1]> (y) f = {kind} <keepdims=0> (t, axes12) scores = Gemm(f, fc, fb)"
+    model = network("x = Conv(image, w, b) y = Relu(x)" + pooled, opset=18)
+    made = adopt(model, SPEC, "keras.onnx").model
+    assert_equal(answers(made), original(model, first_channels(PIXELS)))
+    assert kinds(made)[2:4] == [{"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}[kind], "Flatten"]
 
 
 @pytest.mark.parametrize("closing", ["Softmax", "LogSoftmax"])
