@@ -21,14 +21,16 @@ from onnx import TensorProto, helper
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
 from edge_resnet.adoption.head import Image, cut_closing_softmax, flat_scores, image_input
-from edge_resnet.adoption.operators import check_operators, check_source
+from edge_resnet.adoption.operators import check_operators, check_shapes, check_source
 from edge_resnet.adoption.rewrites import (
+    additions,
     explicit_pads,
     explicit_splits,
     free_batch,
     global_pools,
     lower_opset,
     name_nodes,
+    no_casts,
     own_constants,
     single_precision,
     valid_pads,
@@ -133,7 +135,23 @@ def _folded(
         raise ModelError(
             f"{name} cannot be brought from opset {_opset(original)} to {OPSET}: {_one_line(error)}: export with {OPSET}"
         ) from error
-    return _optimised(fixed, name)
+    return _optimised(_refoldable(_optimised(fixed, name), name), name)
+
+
+def _refoldable(folded: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The same in the operators and the opset that folding knows best.
+
+    Raises:
+        ModelError: an operator is not supported, or needs a later opset.
+    """
+    network = ir.from_proto(_with_shapes(folded, name))
+    no_casts(network.graph)
+    additions(network.graph)
+    global_pools(network.graph)
+    check_operators(network.graph, name)
+    explicit_splits(network.graph)
+    lower_opset(network, name)
+    return _without_shapes(ir.to_proto(network))
 
 
 def _optimised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -152,17 +170,13 @@ def _optimised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _rewritten(folded: onnx.ModelProto, batch: int, name: str) -> ir.Model:
-    """The folded network with our names of operators, opset and a free batch."""
+    """The folded network with explicit pads, flat scores, a free batch, and constants of their own for its layers."""
     network = ir.from_proto(_with_shapes(folded, name))
-    global_pools(network.graph)
-    RemoveUnusedNodesPass()(network)
-    check_operators(network.graph, name)
+    check_shapes(network.graph, name)
     explicit_pads(network.graph)
-    explicit_splits(network.graph)
     flat_scores(network.graph, name)
     free_batch(network.graph, batch)
     own_constants(network.graph)
-    lower_opset(network, name)
     RemoveUnusedNodesPass()(network)
     return network
 

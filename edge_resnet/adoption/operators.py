@@ -90,11 +90,7 @@ def called(node: onnx.NodeProto) -> str:
 
 
 def check_operators(graph: ir.Graph, name: str) -> None:
-    """Refuses operators that the line does not take, convolutions that it cannot quantize, and results of unknown shape.
-
-    Args:
-        graph: all of a fixed shape.
-        name: what messages call the model.
+    """Refuses operators that the line does not take, and convolutions that it cannot quantize.
 
     Raises:
         ModelError: one is there; operator and node are named.
@@ -102,11 +98,6 @@ def check_operators(graph: ir.Graph, name: str) -> None:
     for node in graph:
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             raise ModelError(f"{name}: node '{node.name}' is of the operator {node.op_type}, not supported: {_ADVICE}")
-        if any(not _known(output) for output in node.outputs):
-            raise ModelError(
-                f"{name}: the shape of what node '{node.name}' ({node.op_type}) gives is not known: "
-                f"export with fixed height and width"
-            )
         if node.op_type == "Conv":
             _check_convolution(node, name)
         if node.op_type == "Pad":
@@ -118,8 +109,19 @@ def check_operators(graph: ir.Graph, name: str) -> None:
         raise ModelError(f"{name} has no convolution: edge-resnet takes convolutional classifiers")
 
 
-def _known(value: ir.Value) -> bool:
-    return value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
+def check_shapes(graph: ir.Graph, name: str) -> None:
+    """Refuses a node of a network of fixed input whose result has no known shape: nothing could be made of it.
+
+    Raises:
+        ModelError: such a node; it is named.
+    """
+    for node in graph:
+        for output in node.outputs:
+            if output.shape is None or not all(isinstance(dim, int) for dim in output.shape):
+                raise ModelError(
+                    f"{name}: the shape of what node '{node.name}' ({node.op_type}) gives is not known: "
+                    f"export with fixed height and width"
+                )
 
 
 def _check_pad(node: ir.Node, name: str) -> None:

@@ -104,30 +104,47 @@ def _dims(value: ir.Value | None) -> list[int]:
     return [dim if isinstance(dim, int) else -1 for dim in value.shape]
 
 
+def additions(graph: ir.Graph) -> None:
+    """X − constant becomes x + (−constant), which ONNX Runtime folds into a convolution."""
+    for node in [node for node in graph if node.op_type == "Sub"]:
+        taken = node.inputs[1]
+        if taken is not None and taken.const_value is not None and taken.dtype == ir.DataType.FLOAT:
+            less = _constant(graph, f"{node.name}.negative", -taken.const_value.numpy())
+            added = ir.node("Add", [node.inputs[0], less], name=node.name)
+            _take_place(graph, node, [added], added.outputs[0])
+
+
+def no_casts(graph: ir.Graph) -> None:
+    """Removes Casts of float32 to float32."""
+    for node in [node for node in graph if node.op_type == "Cast"]:
+        source = node.inputs[0]
+        if source is not None and source.dtype == ir.DataType.FLOAT == node.attributes["to"].as_int():
+            node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+
+
 def global_pools(graph: ir.Graph) -> None:
     """ReduceMean and ReduceMax over height and width become GlobalAveragePool and GlobalMaxPool, and a Flatten.
 
-    Where a Transpose to N×H×W×C stands before one that keeps no axes, what it transposes is pooled.
+    One over N×H×W×C that keeps no axes gets a Transpose in front, which folding cancels with another.
     """
     for node in [node for node in graph if node.op_type in _GLOBAL]:
         source, axes = node.inputs[0], _axes(node)
         if source is None or source.shape is None or len(source.shape) != 4 or not axes:
             continue
         keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
-        pooled = sorted(axis % 4 for axis in axes)
-        producer = source.producer()
-        if pooled == [1, 2] and not keep and producer is not None and _ints(producer, "perm", ()) == [0, 2, 3, 1]:
-            source, pooled = producer.inputs[0], [2, 3]
-        if pooled != [2, 3] or source is None or source.shape is None:
+        pooled, made = sorted(axis % 4 for axis in axes), []
+        if pooled == [1, 2] and not keep:
+            transpose = ir.node("Transpose", [source], {"perm": [0, 3, 1, 2]}, name=f"{node.name}.transpose")
+            source, pooled, made = transpose.outputs[0], [2, 3], [transpose]
+            source.name = f"{node.outputs[0].name}.transposed"
+        if pooled != [2, 3]:
             continue
-        pool = ir.node(_GLOBAL[node.op_type], [source], name=node.name)
-        made, last = [pool], pool.outputs[0]
-        last.name, last.type = f"{node.outputs[0].name}.pooled", source.type
-        last.shape = ir.Shape([*source.shape[:2], 1, 1])
+        made.append(ir.node(_GLOBAL[node.op_type], [source], name=node.name))
         if not keep:
-            flatten = ir.node("Flatten", [last], name=f"{node.name}.flatten")
-            made, last = [pool, flatten], flatten.outputs[0]
-        _take_place(graph, node, made, last)
+            made[-1].outputs[0].name = f"{node.outputs[0].name}.pooled"
+            made.append(ir.node("Flatten", [made[-1].outputs[0]], name=f"{node.name}.flatten"))
+        _take_place(graph, node, made, made[-1].outputs[0])
 
 
 def _axes(node: ir.Node) -> list[int] | None:
