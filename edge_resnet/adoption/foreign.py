@@ -24,6 +24,7 @@ from edge_resnet.adoption.head import Image, cut_closing_softmax, flat_scores, i
 from edge_resnet.adoption.operators import check_operators, check_shapes, check_source
 from edge_resnet.adoption.rewrites import (
     additions,
+    bare_pads,
     explicit_pads,
     explicit_splits,
     free_batch,
@@ -146,6 +147,7 @@ def _refoldable(folded: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """
     network = ir.from_proto(_with_shapes(folded, name))
     no_casts(network.graph)
+    bare_pads(network.graph)
     additions(network.graph)
     global_pools(network.graph)
     check_operators(network.graph, name)

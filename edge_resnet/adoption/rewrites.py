@@ -114,6 +114,13 @@ def additions(graph: ir.Graph) -> None:
             _take_place(graph, node, [added], added.outputs[0])
 
 
+def bare_pads(graph: ir.Graph) -> None:
+    """Drops the empty inputs at the end of a Pad, with which ONNX Runtime folds none into a convolution."""
+    for node in graph:
+        while node.op_type == "Pad" and node.inputs[-1] is None:
+            node.resize_inputs(len(node.inputs) - 1)
+
+
 def no_casts(graph: ir.Graph) -> None:
     """Removes Casts of float32 to float32."""
     for node in [node for node in graph if node.op_type == "Cast"]:
