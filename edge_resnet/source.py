@@ -69,10 +69,11 @@ def _from_checkpoint(recipe: ModelRecipe, given: Preprocessing | None, labels: t
     from edge_resnet.export import export_onnx  # torch takes seconds to import: only where a checkpoint is read
     from edge_resnet.weights import load_model, own_preprocessing
 
-    assert recipe.arch is not None and recipe.weights is not None  # the recipe's reader saw to it
+    assert recipe.arch is not None  # the recipe's reader saw to it
     channels = None if given is None else given.channels
     network = load_model(recipe.arch, recipe.weights, classes=recipe.classes, channels=channels, head=recipe.head)
-    preprocessing = given or own_preprocessing(network.architecture.name, recipe.weights)
+    own = None if recipe.weights is None else own_preprocessing(recipe.arch, recipe.weights)
+    preprocessing = given or own
     if preprocessing is None:
         raise RecipeError(f"{recipe.weights} brings no preprocessing: give [preprocessing]")
     model = export_onnx(network, preprocessing, labels)
