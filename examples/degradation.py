@@ -2,7 +2,7 @@
 
     sudo apt-get install dataset-fashion-mnist
     pip install matplotlib
-    python examples/degradation.py            # about two hours on two cores with --bf16
+    python examples/degradation.py --bf16     # under two hours on two cores
     python examples/degradation.py --quick    # minutes; too short to show more than a tendency
 
 He et al. (arXiv:1512.03385) found that a plain network of 56 layers has a higher *training* error than one of 20: no
