@@ -54,7 +54,7 @@ class Schedule:
 
 
 FULL = Schedule(iterations=2000, look_every=100, test_images=2000)
-QUICK = Schedule(iterations=60, look_every=20, test_images=500)
+QUICK = Schedule(iterations=40, look_every=20, test_images=500)
 
 
 def small(name: str) -> Architecture:
