@@ -138,7 +138,8 @@ _SUFFIX_CLASSES = {"conv": "Conv2D", "bn": "BatchNormalization", "predictions": 
 def read_keras(path: Path) -> dict[str, Array]:
     """Reads the weights of a Keras ResNet, with V1's biases folded, by our names and in torch's layouts.
 
-    A layer that is not one of Keras's ResNets' keeps its own name, so that a comparison with a network shows it.
+    A layer that is not one of Keras's ResNets' keeps its own name, so that a comparison with a network shows it; a dense
+    one, part of a head of the user's own, has its name behind ``fc.``.
 
     Raises:
         ModelError: the file holds no weights of a Keras ResNet.
@@ -154,13 +155,17 @@ def read_keras(path: Path) -> dict[str, Array]:
     if all(module is None for module in modules.values()):
         raise ModelError(
             f"{path} holds none of the layers of Keras's ResNets, but {_some(layers)}: "
-            "save a network of keras.applications itself, with no layers around it"
+            "save one of keras.applications, or export the model to ONNX and calibrate that"
         )
     return {
-        f"{modules[layer] or layer}.{_PARAMETERS.get(name, name)}": _torch_layout(array)
+        f"{modules[layer] or _unknown(layer, arrays)}.{_PARAMETERS.get(name, name)}": _torch_layout(array)
         for layer, arrays in layers.items()
         for name, array in arrays.items()
     }
+
+
+def _unknown(layer: str, arrays: Mapping[str, Array]) -> str:
+    return f"fc.{layer}" if arrays.get("kernel", _NONE).ndim == 2 else layer
 
 
 def _module(family: _Family, layer: str) -> str | None:
@@ -241,19 +246,25 @@ def _read_layers(path: Path) -> Layers:
 
 
 def _by_name(path: Path, root: Any) -> Layers:
-    """Reads the layout until Keras 2: ``conv1_conv/conv1_conv/kernel:0``, without ``:0`` when Keras 3 wrote it."""
+    """Reads the layout until Keras 2: ``conv1_conv/conv1_conv/kernel:0``, without ``:0`` when Keras 3 wrote it.
+
+    A network inside another model has that model's name for it in front: ``resnet50v2/conv1_conv/kernel``.
+    """
     layers: Layers = {}
     for name, dataset in _datasets(root).items():
-        layer, *_, variable = name.split("/")
+        *_, layer, variable = name.split("/")
         layers.setdefault(layer, {})[variable.split(":")[0]] = _array(path, name, dataset)
     return layers
 
 
 def _by_class(path: Path, root: Any, names: Mapping[str, str]) -> Layers:
-    """Reads Keras 3's layout, ``conv2d_12/vars/0``; ``names`` are the layers' by their groups', as far as known."""
+    """Reads Keras 3's layout, ``conv2d_12/vars/0``; ``names`` are the layers' by their groups', as far as known.
+
+    A network inside another model is one of its layers: ``functional/layers/conv2d_12/vars/0``.
+    """
     groups: Layers = {}
     for name, dataset in _datasets(root).items():
-        match = re.fullmatch(r"([^/]+)/vars/(\d+)", name)
+        match = re.fullmatch(r"((?:[^/]+/layers/)*[^/]+)/vars/(\d+)", name)
         if match:
             groups.setdefault(match[1], {})[match[2]] = _array(path, name, dataset)
     names = names or _counted(groups)

@@ -192,8 +192,9 @@ def _require_classifier(path: Path, tensors: Mapping[str, Tensor]) -> None:
     if "fc.weight" not in tensors and any(stem in tensors for stem in stems) and "layer1.0.conv1.weight" in tensors:
         others = [name for name in tensors if not name.startswith(("conv1.", "bn1.", "layer", "post_bn."))]
         raise ModelError(
-            f"{path} has no classifier ('fc.weight'{f', but {_first(tuple(others))}' if others else ''}): "
-            "save the network with its own, or ask for features (--no-top)"
+            f"{path} has no classifier of one layer ('fc.weight', 'predictions' in Keras"
+            f"{f'; it has {_first(tuple(others))}' if others else ''}): give it that name, export the model to ONNX and "
+            "calibrate that, or ask for features (--no-top)"
         )
 
 

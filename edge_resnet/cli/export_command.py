@@ -59,14 +59,15 @@ def run(
     spec = preprocessing_of(preprocessing, None if size_alone else shape, resize, mean, std)
     if own is not None and not float_input:
         spec = replace(own, size=shape or own.size)
-        how = f"{spec.size[0]}×{spec.size[1]} {spec.color.value}, mean {spec.mean}, std {spec.std}"
-        BarProgress().note(f"preprocessing: Keras's own for these weights, {how}")
     if channels is not None and spec is not None and channels != spec.channels:
         raise RecipeError(f"--input-shape has {channels} channels, the preprocessing {spec.channels}: make them agree")
     channels = spec.channels if spec is not None else channels
     classes = classes or (len(names) if names and weights is None else None)
     head = _head(include_top, pooling)
     model = load_model(arch, weights, classes=classes, channels=channels, shortcut=shortcut, head=head)
+    if own is not None and spec is not None:
+        how = f"{spec.size[0]}×{spec.size[1]} {spec.color.value}, mean {spec.mean}, std {spec.std}"
+        BarProgress().note(f"preprocessing: Keras's own for these weights, {how}")
     if float_input:
         made = export_float_onnx(model, spec.size if spec is not None else shape or (model.architecture.size,) * 2)
     elif spec is None:

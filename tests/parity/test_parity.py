@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from networks import Array, relative_difference
-from peers import OURS, SUFFIXES, Peer, make_peer
+from peers import OURS, SUFFIXES, Peer, import_keras, make_peer
 from PIL import Image
 
 from edge_resnet import demo
@@ -94,3 +95,29 @@ def test_a_keras_file_from_before_layers_had_their_names_in_it(name: str, tmp_pa
         ]
     assert len(removed) > 100
     assert relative_difference(logits(load_model(OURS["keras"][name], path)), reference.logits) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def transfer() -> tuple[Any, Array]:
+    """A network inside another model with a head of its own, as transfer learning has it, and its features of images."""
+    try:
+        keras = import_keras()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}, which 'make setup' installs: pip install 'edge-resnet[parity]'")
+    keras.utils.set_random_seed(0)
+    base = keras.applications.ResNet50V2(weights=None, include_top=False, pooling="avg", input_shape=(HEIGHT, WIDTH, 3))
+    model = keras.Sequential([keras.Input((HEIGHT, WIDTH, 3)), base, keras.layers.Dense(5, name="head")])
+    frames = np.ascontiguousarray(images().transpose(0, 2, 3, 1))
+    with torch.no_grad():
+        base(frames, training=True)  # moves BatchNorm's statistics
+        return model, base(frames, training=False).numpy()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES["keras"])
+def test_a_network_inside_another_model(suffix: str, transfer: tuple[Any, Array], tmp_path: Path) -> None:
+    model, features = transfer
+    path = tmp_path / f"transfer{suffix}"
+    (model.save_weights if suffix == ".weights.h5" else model.save)(path)
+    with pytest.raises(ModelError, match=r"no classifier of one layer .*fc.head.*calibrate that, or ask for features"):
+        load_model("resnet50v2", path)
+    assert relative_difference(logits(load_model("resnet50v2", path, head="avg")), features) <= TOLERANCE
