@@ -57,6 +57,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTER = "num_batches_tracked"
 """BatchNorm's count of training steps: older checkpoints lack it, and inference does not read it."""
 _NAMES_SHOWN = 3
+_WAY_ON = "export the network to ONNX and calibrate that"
+"""For whoever has a network that is not among ours."""
 _BLOCK_TENSORS = 10
 """The fewest that a block has: two convolutions, and two BatchNorms of four."""
 
@@ -369,5 +371,5 @@ def _nearest(asked: Architecture, tensors: Mapping[str, Tensor], like: ResNet, c
         return f"it fits {' or '.join(fitting)}"
     name = min(misfits, key=misfits.__getitem__, default=None)
     if name is None or misfits[name] > len(tensors) / 2:
-        return "it is near none of the known architectures, see 'edge-resnet models'"
-    return f"it fits no known architecture; the nearest is {name}, from which {misfits[name]} tensors differ"
+        return f"it is near none of the known architectures (see 'edge-resnet models'): {_WAY_ON}"
+    return f"it fits none exactly; the nearest is {name}, from which {misfits[name]} tensors differ: {_WAY_ON}"

@@ -316,7 +316,8 @@ def test_one_wrong_shape_name_and_dtype_each(model: ResNet, tmp_path: Path) -> N
     assert refusal(lambda: load_model("resnet20", path)) == (
         f"{path} does not fit resnet20 (missing: fc.bias; unexpected: head.bias; different: bn1.bias is 17, not 16, "
         "layer1.0.conv1.weight is int8 16×16×3×3, not 16×16×3×3): "
-        "it fits no known architecture; the nearest is resnet20, from which 4 tensors differ"
+        "it fits none exactly; the nearest is resnet20, from which 4 tensors differ: "
+        "export the network to ONNX and calibrate that"
     )
 
 
@@ -324,7 +325,8 @@ def test_something_else_altogether(tmp_path: Path) -> None:
     path = tmp_path / "vgg.pt"
     torch.save({f"features.{i}.weight": torch.zeros(8, 8, 3, 3) for i in range(16)}, path)
     assert refusal(lambda: load_model("resnet20", path)).endswith(
-        "it is near none of the known architectures, see 'edge-resnet models'"
+        "it is near none of the known architectures (see 'edge-resnet models'): "
+        "export the network to ONNX and calibrate that"
     )
 
 
