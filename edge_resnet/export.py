@@ -102,6 +102,8 @@ def _batch_norm(writer: _Writer, name: str, module: nn.BatchNorm2d, inputs: Sequ
 def _statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     if norm.running_mean is None or norm.running_var is None:
         raise ModelError("a BatchNorm has no running statistics: train with track_running_stats=True")
+    if (norm.running_var < 0).any():
+        raise ModelError("a BatchNorm has a negative running variance, which gives NaN: the checkpoint is damaged")
     return norm.running_mean, norm.running_var
 
 
@@ -222,7 +224,7 @@ def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[st
     spec, the labels and the architecture's name travel in the metadata.
 
     Raises:
-        ModelError: channels or labels do not fit the model.
+        ModelError: channels, size or labels do not fit the model.
     """
     if preprocessing.channels != model.channels:
         raise ModelError(
@@ -231,6 +233,7 @@ def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[st
         )
     if model.size not in (None, preprocessing.size):
         raise ModelError(f"the model takes images of {model.size}, the preprocessing makes {preprocessing.size}")
+    _check_size(model, preprocessing.size)
     if labels is not None and model.classes is None:
         raise ModelError("labels are for a classifier, and this network gives features: leave them out")
     if labels is not None and len(labels) != model.classes:
@@ -245,11 +248,20 @@ def export_onnx(model: ResNet, preprocessing: Preprocessing, labels: Sequence[st
 
 def export_float_onnx(model: ResNet, size: tuple[int, int]) -> onnx.ModelProto:
     """Writes a network for other tools: normalised float32 batch×C×H×W in, logits out, no preprocessing inside."""
+    _check_size(model, size)
     writer = _Writer()
     answer = _write_network(writer, model, "images")
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", model.channels, *size])
     metadata = Metadata(model.architecture.name, None, None, None)
     return _finished(writer, images, _output(writer, model, answer, size), model, metadata)
+
+
+def _check_size(model: ResNet, size: tuple[int, int]) -> None:
+    if min(size) < model.architecture.least_side:
+        raise ModelError(
+            f"the input's size is {size[0]}×{size[1]}: {model.architecture.name} takes height and width of at least "
+            f"{model.architecture.least_side}"
+        )
 
 
 def _output(writer: _Writer, model: ResNet, answer: str, size: tuple[int, int]) -> onnx.ValueInfoProto:
@@ -285,6 +297,9 @@ def max_abs_error(model: ResNet, exported: onnx.ModelProto, preprocessing: Prepr
         model: the torch network.
         exported: what ``export_onnx`` made of it; or, with ``preprocessing`` None, ``export_float_onnx``.
         preprocessing: the spec that was exported.
+
+    Raises:
+        ModelError: torch itself answers NaN or infinity.
     """
     shape = [dim.dim_value for dim in exported.graph.input[0].type.tensor_type.shape.dim][1:]
     random = np.random.default_rng(0)
@@ -300,4 +315,6 @@ def max_abs_error(model: ResNet, exported: onnx.ModelProto, preprocessing: Prepr
         normalised = (torch.from_numpy(fed).permute(0, 3, 1, 2).float() / 255 - mean) / std
     with torch.no_grad():
         wanted = model(normalised).numpy()
+    if not np.isfinite(wanted).all():
+        raise ModelError("the network answers NaN or infinity to plain frames: take another checkpoint of it")
     return float(np.abs(session.run(None, {name: fed})[0] - wanted).max())

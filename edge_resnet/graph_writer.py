@@ -16,6 +16,8 @@ OPSET = 17
 """Every TensorRT from 8.5 on reads it."""
 IR_VERSION = 8
 """The ONNX IR that came with opset 17."""
+NORMALISED = "preprocessing.mul"
+"""The tensor that the arithmetic of a preprocessing gives: the image as the network was trained on it."""
 
 
 class Writer:
@@ -44,6 +46,4 @@ def write_normalisation(writer: Writer, frames: str, preprocessing: Preprocessin
     centred = writer.node(
         "Sub", "preprocessing.sub", [pixels, writer.weight("preprocessing.mean", mean.astype(np.float32))]
     )
-    return writer.node(
-        "Mul", "preprocessing.mul", [centred, writer.weight("preprocessing.scale", scale.astype(np.float32))]
-    )
+    return writer.node("Mul", NORMALISED, [centred, writer.weight("preprocessing.scale", scale.astype(np.float32))])

@@ -43,6 +43,8 @@ Layers = dict[str, dict[str, Array]]
 
 SUFFIXES = (".h5", ".keras")
 """Of files that ``read_keras`` takes; a ``.weights.h5`` ends in ``.h5``."""
+OWN_HEAD = "fc.own/"
+"""What stands in front of the names of layers in a head of the user's own."""
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ def read_keras(path: Path) -> dict[str, Array]:
     """Reads the weights of a Keras ResNet, with V1's biases folded, by our names and in torch's layouts.
 
     A layer that is not one of Keras's ResNets' keeps its own name, so that a comparison with a network shows it; a dense
-    one, part of a head of the user's own, has its name behind ``fc.``.
+    one, part of a head of the user's own, has its name behind ``OWN_HEAD``.
 
     Raises:
         ModelError: the file holds no weights of a Keras ResNet.
@@ -165,7 +167,7 @@ def read_keras(path: Path) -> dict[str, Array]:
 
 
 def _unknown(layer: str, arrays: Mapping[str, Array]) -> str:
-    return f"fc.{layer}" if arrays.get("kernel", _NONE).ndim == 2 else layer
+    return f"{OWN_HEAD}{layer}" if arrays.get("kernel", _NONE).ndim == 2 else layer
 
 
 def _module(family: _Family, layer: str) -> str | None:

@@ -88,7 +88,7 @@ def _parsed(data: bytes, name: str, folder: Path | None) -> onnx.ModelProto:
     except ModelError:
         raise
     except Exception as error:  # protobuf and the checker raise unrelated classes
-        raise ModelError(f"{name} is no valid ONNX model: {_first_line(error)}: export it again") from error
+        raise ModelError(f"{name} is no valid ONNX model: {_in_words(error)}: export it again") from error
     check_finite(model, name)
     return model
 
@@ -125,6 +125,19 @@ def check_fp32(model: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"{name} is quantized already: give the FP32 ONNX that it was made from")
 
 
+def check_float32(model: onnx.ModelProto, name: str) -> None:
+    """Refuses a network of ours in which something has become float16 since.
+
+    Raises:
+        ModelError: something has.
+    """
+    if any(weight.data_type == TensorProto.FLOAT16 for weight in model.graph.initializer):
+        raise ModelError(
+            f"{name} has been converted to float16: give the FP32 file that it was made from, of which `edge-resnet "
+            "compile` and `build` make FP16 engines too"
+        )
+
+
 def check_finite(model: onnx.ModelProto, name: str) -> None:
     """Refuses weights that are NaN or infinite.
 
@@ -145,7 +158,9 @@ def described(value: onnx.ValueInfoProto) -> str:
     return f"{value.name}: {TensorProto.DataType.Name(held.elem_type).lower()} {shape}"
 
 
-def _first_line(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
+    if "topologically sorted" in str(error):
+        return "its nodes are not in the order of computation, as a conversion to float16 may leave them"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -58,15 +58,22 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *sources: Path | None) -> None:
     """Finds out whether ``write_atomically`` can write here, to ask before minutes of work; leaves nothing behind.
 
     Space is not asked for: nobody knows yet how much will be needed.
 
+    Args:
+        path: the place.
+        sources: files that the work reads, which it must not overwrite.
+
     Raises:
-        OutputError: the folder is missing or cannot be written, or the path is a folder or no regular file.
+        OutputError: the folder is missing or cannot be written, or the path is a folder, no regular file or a source.
     """
-    probe = _temporary_beside(_final_place(path))
+    place = _final_place(path)
+    if place in [Path(os.path.realpath(source)) for source in sources if source is not None]:
+        raise OutputError(f"cannot write '{path}': it is an input of this command: give another name")
+    probe = _temporary_beside(place)
     try:
         _created(probe, path).close()
     finally:
@@ -113,4 +120,6 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         unknown = f"{error.strerror or error}: choose another place"
         reason = _REASONS.get(error.errno or 0, unknown).format(folder=path.parent)
+        if error.errno == errno.ENOENT and path.parent.is_dir():  # as in /proc
+            reason = "no file can be made there: choose another place"
         raise OutputError(f"cannot write '{path}': {reason}") from error

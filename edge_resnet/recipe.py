@@ -20,7 +20,7 @@ from edge_resnet.toml_table import IMAGES_WANTED, Table, advice_on, read_toml
 RECIPE_NAME = "edge-resnet.toml"
 """What ``edge-resnet init`` writes."""
 PRECISIONS = ("int8", "fp16", "fp32")
-METHODS = ("minmax", "percentile", "mse")
+METHODS = ("minmax", "percentile", "mse", "entropy", "moving-average")
 EFFORTS = ("fast", "standard", "best")
 POOLINGS = {"none": "map", "avg": "avg", "max": "max"}
 """What stands behind the last stage without the classifier: Keras's names, and those of ``models.HEADS``."""
@@ -41,6 +41,8 @@ class ModelRecipe:
     """False: the network gives features, without its classifier."""
     pooling: str = "none"
     """Behind the last feature map, without the top; one of ``POOLINGS``."""
+    shortcut: str | None = None
+    """One of ``models.SHORTCUTS``; None: the architecture's own."""
 
     @property
     def head(self) -> str:
@@ -153,11 +155,19 @@ def _model(table: Table) -> ModelRecipe:
         labels=table.file("labels"),
         include_top=table.flag("include_top", ModelRecipe.include_top),
         pooling=table.choice("pooling", tuple(POOLINGS), ModelRecipe.pooling),
+        shortcut=table.text("shortcut"),
     )
     if recipe.include_top and recipe.pooling != "none":
         raise RecipeError(f"{table.path}: [model] has pooling, which is for features: add include_top = false")
+    if recipe.classes is not None and not recipe.include_top:
+        raise RecipeError(f"{table.path}: [model] has classes, and features have none: leave one out")
     if recipe.onnx is not None and not recipe.include_top:
-        raise RecipeError(f"{table.path}: [model] has onnx and include_top: export the network without its top")
+        raise RecipeError(
+            f"{table.path}: [model] has onnx and include_top = false: features are taken of a checkpoint, by arch and "
+            "weights, or of an ONNX file that edge-resnet exported with --no-top, which needs no include_top"
+        )
+    if recipe.onnx is not None and recipe.shortcut is not None:
+        raise RecipeError(f"{table.path}: [model] has onnx and shortcut, which is for arch: leave one out")
     given = tuple(key for key in ("arch", "weights", "onnx") if getattr(recipe, key) is not None)
     if given not in (("arch", "weights"), ("onnx",)):
         has = f"has {' and '.join(given)}" if given else "names no model"

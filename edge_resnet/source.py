@@ -1,94 +1,80 @@
-"""Recipe → the FP32 network that everything else is made from and held against."""
+"""Recipe → its network, with labels and preprocessing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
-from edge_resnet.adoption import open_network
+from edge_resnet.adoption import Network, open_network
 from edge_resnet.errors import RecipeError
 from edge_resnet.labels import read_labels
 from edge_resnet.onnx_file import gives_features
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
 
-
-@dataclass(frozen=True)
-class Source:
-    """The FP32 network and what belongs to it."""
-
-    model: onnx.ModelProto
-    architecture: str | None
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
-    """The classes' names; None where the network gives features."""
-    changes: tuple[str, ...] = ()
-    """What was changed of a foreign ONNX file."""
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a frame."""
-        return (*self.preprocessing.size, self.preprocessing.channels)
+Labels = tuple[str, ...]
 
 
-def load_source(recipe: Recipe) -> Source:
-    """Exports the recipe's checkpoint, or reads its ONNX file.
+def load_source(recipe: Recipe) -> Network:
+    """Exports the recipe's checkpoint, or reads its ONNX file. A classifier without labels gets its classes' numbers.
 
     Raises:
         ModelError: the checkpoint or ONNX file cannot be used.
         RecipeError: labels or preprocessing do not fit.
     """
     labels = None if recipe.model.labels is None else read_labels(recipe.model.labels)
+    given = Preprocessing.from_table(recipe.preprocessing) if recipe.preprocessing else None
     if recipe.model.onnx is not None:
-        return _from_onnx(recipe, recipe.model.onnx, labels)
-    given = Preprocessing.from_table(recipe.preprocessing) if recipe.preprocessing else None
-    return _from_checkpoint(recipe.model, given, labels)
+        network = _from_onnx(recipe.model, recipe.model.onnx, given, labels)
+    else:
+        network = _from_checkpoint(recipe.model, given, labels)
+    return replace(network, labels=_complete(network.model, labels or network.labels))
 
 
-def _from_onnx(recipe: Recipe, path: Path, labels: tuple[str, ...] | None) -> Source:
+def _from_onnx(recipe: ModelRecipe, path: Path, given: Preprocessing | None, labels: Labels | None) -> Network:
     """Reads the file; what the recipe says too must agree with it."""
-    given = Preprocessing.from_table(recipe.preprocessing) if recipe.preprocessing else None
     network = open_network(path, given)
     if given not in (None, network.preprocessing):
         raise RecipeError(f"[preprocessing] is not the one that {path} was exported with: leave it out")
-    model = network.model
-    if recipe.model.classes not in (None, _classes(model)):
-        raise RecipeError(f"classes is {recipe.model.classes}, but {path} has {_classes(model)}: leave it out")
-    return Source(
-        model,
-        network.architecture,
-        network.preprocessing,
-        complete_labels(model, labels or network.labels),
-        network.changes,
-    )
+    if gives_features(network.model):
+        for key, value in (("classes", recipe.classes), ("labels", recipe.labels)):
+            if value is not None:
+                raise RecipeError(f"[model] has {key}, but {path} gives features, which have none: leave {key} out")
+    elif recipe.classes not in (None, _classes(network.model)):
+        found = _classes(network.model)
+        raise RecipeError(f"classes is {recipe.classes}, but {path} has {found}: leave it out")
+    return network
 
 
-def _from_checkpoint(recipe: ModelRecipe, given: Preprocessing | None, labels: tuple[str, ...] | None) -> Source:
+def _from_checkpoint(recipe: ModelRecipe, given: Preprocessing | None, labels: Labels | None) -> Network:
     from edge_resnet.export import export_onnx  # torch takes seconds to import: only where a checkpoint is read
     from edge_resnet.weights import load_model, own_preprocessing
 
     assert recipe.arch is not None  # the recipe's reader saw to it
-    channels = None if given is None else given.channels
-    network = load_model(recipe.arch, recipe.weights, classes=recipe.classes, channels=channels, head=recipe.head)
+    model = load_model(
+        recipe.arch,
+        recipe.weights,
+        classes=recipe.classes,
+        channels=None if given is None else given.channels,
+        shortcut=recipe.shortcut,
+        head=recipe.head,
+    )
     own = None if recipe.weights is None else own_preprocessing(recipe.arch, recipe.weights)
     preprocessing = given or own
     if preprocessing is None:
         raise RecipeError(f"{recipe.weights} brings no preprocessing: give [preprocessing]")
-    model = export_onnx(network, preprocessing, labels)
-    return Source(model, network.architecture.name, preprocessing, complete_labels(model, labels))
+    return Network(export_onnx(model, preprocessing, labels), model.architecture.name, preprocessing, labels)
 
 
-def complete_labels(model: onnx.ModelProto, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+def _complete(model: onnx.ModelProto, labels: Labels | None) -> Labels | None:
     """The labels, one a class of the model; class numbers where there are none; None for a feature extractor.
 
     Raises:
         RecipeError: there are more or fewer labels than classes.
     """
     if gives_features(model):
-        if labels is not None:
-            raise RecipeError("labels are for a classifier, and this network gives features: leave them out")
         return None
     classes = _classes(model)
     if labels is None:

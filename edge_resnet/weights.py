@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,8 +19,10 @@ from torch import Tensor, nn
 
 from edge_resnet import keras_weights
 from edge_resnet.errors import EdgeResnetError, ModelError
+from edge_resnet.keras_config import check_description
 from edge_resnet.models import (
     ARCHITECTURES,
+    CHANNELS,
     HEADS,
     SHORTCUTS,
     Architecture,
@@ -31,8 +32,11 @@ from edge_resnet.models import (
 )
 from edge_resnet.preprocessing import NAMED, Preprocessing
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts save the weights, beside epochs and optimizers; looked for in this order."""
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "net"),
+    *("state_dict_ema", "model_ema", "ema", "ema_state_dict"),
+)
+"""Keys under which training scripts save the weights, and averages of them over training, beside epochs and optimizers."""
 DROPPED = ("module", "_orig_mod")
 """Parts of names that ``DataParallel`` and ``torch.compile`` add."""
 RENAMED = {"linear": "fc", "shortcut": "downsample"}
@@ -54,9 +58,13 @@ SHELVES = ("EDGE_RESNET_WEIGHTS", "~/.cache/edge-resnet/weights")
 """Where ``"imagenet"`` looks: the folder that this variable names, or else this one."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_COUNTER = "num_batches_tracked"
-"""BatchNorm's count of training steps: older checkpoints lack it, and inference does not read it."""
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+"""Endings of the names of training's own counts, BatchNorm's (older checkpoints lack it) and ``AveragedModel``'s: inference
+reads neither."""
+_DEEPEST = 3
+"""Dicts inside each other in which weights are looked for; one may hold itself."""
 _NAMES_SHOWN = 3
+_KEYS_SHOWN = 12
 _WAY_ON = "export the network to ONNX and calibrate that"
 """For whoever has a network that is not among ours."""
 _BLOCK_TENSORS = 10
@@ -66,19 +74,20 @@ _BLOCK_TENSORS = 10
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, by torchvision's names.
 
-    The weights may stand at the top or under one of ``WRAPPERS``; entries that are no tensors are ignored. Weights in
+    The weights may stand at the top or under one of ``WRAPPERS``; entries that are no tensors are ignored. A file with
+    several sets of weights, as of a model and its moving average, is refused: nobody knows which is meant. Weights in
     float16, bfloat16 and float64 become float32, the former two exactly, the last rounded; integers stay as they are.
 
     Args:
-        path: ``.pt``, ``.pth``, ``.th``, ``.bin`` or ``.ckpt`` (written by ``torch.save``), ``.safetensors``, or Keras's
-            ``.h5`` (``.weights.h5`` too) or ``.keras``.
+        path: ``.pt``, ``.pth``, ``.th``, ``.bin``, ``.ckpt`` or ``.tar`` (``.pth.tar``), written by ``torch.save``;
+            ``.safetensors``; or Keras's ``.h5`` (``.weights.h5`` too) or ``.keras``.
 
     Returns:
         Tensors on the CPU, at least one.
 
     Raises:
         ModelError: the file is missing, of another kind, damaged, holds anything but plain data and tensors (a whole
-            module, code), or no tensors, or a weight that is NaN or infinite as float32.
+            module, code), or no tensors, several sets of them, or a weight that is NaN or infinite as float32.
         UnavailableError: a Keras file, and h5py is not installed.
     """
     reader = _READERS.get(path.suffix.lower())
@@ -98,6 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if ours in tensors:
             raise ModelError(f"{path} has '{name}' and another name for it: save one state_dict alone")
         tensors[ours] = _as_float32(path, name, tensor)
+    tensors = _without_common_prefix(tensors)
     return _from_timm_v2(tensors) if "stages.0.blocks.0.norm1.weight" in tensors else tensors
 
 
@@ -114,7 +124,8 @@ def load_model(
     """Makes a network and gives it a checkpoint's weights, all of them and no others.
 
     Weights from Keras fit its own architectures only, whatever their shapes: others stride elsewhere. The network then has
-    Keras's epsilon. A feature extractor leaves a checkpoint's classifier out.
+    Keras's epsilon, and a file that describes its model must describe this one. A feature extractor leaves a checkpoint's
+    classifier out.
 
     Args:
         arch: an architecture's name, such as ``"resnet50"``.
@@ -136,27 +147,46 @@ def load_model(
     if weights is None:
         return create_model(arch, classes=classes, channels=channels or 3, shortcut=shortcut, head=head, source=source)
     weights = locate(architecture.name, weights)
-    tensors = {name: tensor for name, tensor in read_checkpoint(weights).items() if not name.endswith(_COUNTER)}
-    if HEADS[head].classifier:
-        _require_classifier(weights, tensors)
-    else:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    tensors = _parameters(weights, classifier=HEADS[head].classifier)
     classes = _agreed("classes", classes, _dimension(tensors, "fc.weight", 0, of=2), weights)
+    stem = "conv1.0.weight" if "conv1.0.weight" in tensors else "conv1.weight"
+    taken = _dimension(tensors, stem, 1, of=4)
     if source is None:
-        stem = "conv1.0.weight" if "conv1.0.weight" in tensors else "conv1.weight"
-        channels = _agreed("channels", channels, _dimension(tensors, stem, 1, of=4), weights)
+        channels = _channels(channels, taken, weights)
     model = create_model(arch, classes=classes, channels=channels or 3, shortcut=shortcut, head=head, source=source)
-    misfit = _misfit(model, tensors)
-    from_keras = weights.suffix.lower() in keras_weights.SUFFIXES
-    candidates = keras_weights.ARCHITECTURES if from_keras else tuple(ARCHITECTURES)
-    if misfit.count or architecture.name not in candidates:
-        why = str(misfit) or "Keras has the stride in another convolution"
-        nearest = _nearest(architecture, tensors, model, candidates)
-        raise ModelError(f"{weights} does not fit {architecture.name} ({why}): {nearest}")
+    if source is not None and taken not in (None, model.stem_channels):
+        raise ModelError(
+            f"input_tensor gives {model.stem_channels} channels, but {weights} takes {taken}: give a module with {taken}"
+        )
+    _require_fit(weights, tensors, model)
     model.load_state_dict(tensors, strict=False)
-    if from_keras:
+    if _is_keras(weights):
         _set_epsilon(model, keras_weights.EPSILON.get(architecture.name, architecture.epsilon))
+        _check_keras(weights, model)
     return model.eval()
+
+
+def _parameters(path: Path, *, classifier: bool) -> dict[str, Tensor]:
+    """What a checkpoint has for a network, with its classifier or without."""
+    tensors = {name: tensor for name, tensor in read_checkpoint(path).items() if not name.endswith(_COUNTERS)}
+    if not classifier:
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    tensors = {name.removeprefix(keras_weights.OWN_HEAD): tensor for name, tensor in tensors.items()}
+    _require_classifier(path, tensors)
+    return tensors
+
+
+def _is_keras(path: Path) -> bool:
+    return path.suffix.lower() in keras_weights.SUFFIXES
+
+
+def _require_fit(path: Path, tensors: Mapping[str, Tensor], model: ResNet) -> None:
+    misfit = _misfit(model, tensors)
+    candidates = keras_weights.ARCHITECTURES if _is_keras(path) else tuple(ARCHITECTURES)
+    if misfit.count or model.architecture.name not in candidates:
+        why = str(misfit) or "Keras has the stride in another convolution"
+        nearest = _nearest(model, tensors, candidates)
+        raise ModelError(f"{path} does not fit {_called(model.architecture)} ({why}): {nearest}")
 
 
 def locate(arch: str, weights: Path) -> Path:
@@ -183,7 +213,7 @@ def locate(arch: str, weights: Path) -> Path:
 def own_preprocessing(arch: str, weights: Path) -> Preprocessing | None:
     """The preprocessing that a checkpoint's maker fixed: Keras's for its own networks; None where nobody can know."""
     architecture = architecture_named(arch).name
-    if locate(architecture, weights).suffix.lower() not in keras_weights.SUFFIXES:
+    if not _is_keras(locate(architecture, weights)):
         return None
     name = keras_weights.PREPROCESSING.get(architecture)
     return None if name is None else NAMED[name]
@@ -196,7 +226,7 @@ def _require_classifier(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ModelError(
             f"{path} has no classifier of one layer ('fc.weight', 'predictions' in Keras"
             f"{f'; it has {_first(tuple(others))}' if others else ''}): give it that name, export the model to ONNX and "
-            "calibrate that, or ask for features (--no-top)"
+            "calibrate that, or take features, without the top"
         )
 
 
@@ -255,12 +285,25 @@ def _read_keras(path: Path) -> object:
         raise _damaged(path) from error
 
 
+def _check_keras(path: Path, model: ResNet) -> None:
+    try:
+        check_description(path, model)
+    except EdgeResnetError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a description leads to that is not Keras's: KeyError, TypeError, ValueError, …
+        raise ModelError(
+            f"{path} describes its model as Keras does not: save it again, or its weights alone"
+        ) from error
+
+
 def _damaged(path: Path) -> ModelError:
     return ModelError(f"{path} is damaged, cut short or no checkpoint: copy or download it again")
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
-    **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt"), _read_torch),
+    **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt", ".tar"), _read_torch),
     ".safetensors": _read_safetensors,
     **dict.fromkeys(keras_weights.SUFFIXES, _read_keras),
 }
@@ -269,16 +312,40 @@ _READERS: dict[str, Callable[[Path], object]] = {
 
 def _named_tensors(path: Path, content: object) -> dict[str, Tensor]:
     """Finds the weights in what a file holds."""
-    for _ in WRAPPERS:  # bounded, for a dict may hold itself
-        if isinstance(content, Mapping):
-            content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}: it must hold a dict of tensors, a state_dict")
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not tensors:
-        keys = ", ".join(repr(key) for key in list(content)[:_NAMES_SHOWN]) or "nothing"
+    found = _state_dicts(content, _DEEPEST)
+    if not found:
+        keys = _first(tuple(map(repr, content)), _KEYS_SHOWN) or "nothing"
         raise ModelError(f"{path} holds no tensors, but {keys}: save model.state_dict() itself")
-    return tensors
+    if len(found) > 1:
+        *_, last = found
+        raise ModelError(
+            f"{path} holds several sets of weights, {' and '.join(found)}: save one alone, "
+            f"such as torch.save(torch.load('{path.name}', weights_only=True){last}, 'weights.pth')"
+        )
+    return next(iter(found.values()))
+
+
+def _without_common_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names less what stands in front of all of them: Lightning's ``model.``, or another attribute's name."""
+    first, _, _ = next(iter(tensors)).partition(".")
+    if len(tensors) < 2 or not all(name.startswith(f"{first}.") for name in tensors):
+        return tensors
+    return _without_common_prefix({name.removeprefix(f"{first}."): tensor for name, tensor in tensors.items()})
+
+
+def _state_dicts(content: object, levels: int) -> dict[str, dict[str, Tensor]]:
+    """The sets of tensors in a dict, by where they are: ``['model']``; those under ``WRAPPERS`` before its own."""
+    if not isinstance(content, Mapping) or levels == 0:
+        return {}
+    wrapped = {
+        f"['{key}']{place}": tensors
+        for key in WRAPPERS
+        for place, tensors in _state_dicts(content.get(key), levels - 1).items()
+    }
+    own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return wrapped or ({"": own} if own else {})
 
 
 def _torchvision_name(name: str) -> str:
@@ -310,6 +377,12 @@ def _agreed(what: str, asked: int | None, found: int | None, path: Path) -> int 
     return asked if found is None else found
 
 
+def _channels(asked: int | None, found: int | None, path: Path) -> int | None:
+    if found not in (None, *CHANNELS):
+        raise ModelError(f"{path} takes images of {found} channels: only 1 (grey) and 3 (colour) are supported")
+    return _agreed("channels", asked, found, path)
+
+
 @dataclass(frozen=True)
 class _Misfit:
     """Where a checkpoint and a network differ."""
@@ -328,16 +401,16 @@ class _Misfit:
         return "; ".join(f"{kind}: {_first(names)}" for kind, names in kinds if names)
 
 
-def _first(names: tuple[str, ...]) -> str:
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _first(names: tuple[str, ...], shown: int = _NAMES_SHOWN) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def _misfit(model: ResNet, tensors: Mapping[str, Tensor]) -> _Misfit:
     wanted = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if not name.endswith(_COUNTER) and not name.startswith("source.")
+        if not name.endswith(_COUNTERS) and not name.startswith("source.")
     }
     return _Misfit(
         missing=tuple(name for name in wanted if name not in tensors),
@@ -356,15 +429,22 @@ def _form(tensor: Tensor) -> str:
     return dtype + ("×".join(str(length) for length in tensor.shape) or "scalar")
 
 
-def _nearest(asked: Architecture, tensors: Mapping[str, Tensor], like: ResNet, candidates: tuple[str, ...]) -> str:
+def _called(architecture: Architecture) -> str:
+    own = architecture.shortcut == ARCHITECTURES[architecture.name].shortcut
+    return architecture.name if own else f"{architecture.name} with shortcut {architecture.shortcut}"
+
+
+def _nearest(asked: ResNet, tensors: Mapping[str, Tensor], candidates: tuple[str, ...]) -> str:
     """Says which of some architectures, or of the asked one with other shortcuts, the checkpoint fits or is nearest to."""
-    near = [name for name in candidates if sum(ARCHITECTURES[name].depths) * _BLOCK_TENSORS <= 2 * len(tensors)]
-    free = asked.name in candidates and asked.shortcut_is_free
-    options: dict[str, Any] = {"classes": like.classes, "channels": like.channels, "head": like.head}
+    known = [ARCHITECTURES[name] for name in candidates]
+    variants = [each for each in known if sum(each.depths) * _BLOCK_TENSORS <= 2 * len(tensors)]
+    if asked.architecture.name in candidates and asked.architecture.shortcut_is_free:
+        variants += [replace(ARCHITECTURES[asked.architecture.name], shortcut=shortcut) for shortcut in SHORTCUTS]
     with torch.device("meta"):  # shapes only: no memory
-        models = {name: create_model(name, **options) for name in near}
-        for shortcut in (s for s in SHORTCUTS if free and s != asked.shortcut):
-            models[f"{asked.name} with shortcut {shortcut}"] = create_model(asked.name, shortcut=shortcut, **options)
+        models = {
+            _called(variant): ResNet(variant, classes=asked.classes or 1, channels=asked.stem_channels, head=asked.head)
+            for variant in variants
+        }
     misfits = {name: _misfit(model, tensors).count for name, model in models.items()}
     fitting = [name for name, count in misfits.items() if count == 0]
     if fitting:

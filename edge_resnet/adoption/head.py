@@ -80,8 +80,8 @@ def _fitting(
     height, width, channels = rest if channels_last else (*rest[1:], rest[0])
     if channels not in (None, preprocessing.channels):
         raise ModelError(
-            f"{name} takes {channels} channels, the preprocessing makes {preprocessing.channels}: "
-            f"give the mean, std and color that the model was trained with"
+            f"{name} takes {channels} channels, the preprocessing makes {preprocessing.channels}: give the mean, std and "
+            f"color that the model was trained with; only 1 (grey) and 3 (colour) are supported"
         )
     wanted = preprocessing.size
     if height not in (None, wanted[0]) or width not in (None, wanted[1]):
@@ -144,4 +144,7 @@ def flat_scores(graph: ir.Graph, name: str) -> None:
         graph.outputs[0] = flatten.outputs[0]
     elif len(dims) != 2:
         shown = "×".join(map(str, dims))
-        raise ModelError(f"{name}: output '{scores.name}' is {shown}: a classifier gives N×classes")
+        raise ModelError(
+            f"{name}: output '{scores.name}' is {shown}: a classifier gives N×classes; features are "
+            "taken of a checkpoint, not of a foreign ONNX file"
+        )

@@ -1,4 +1,4 @@
-"""An FP32 ONNX file, whoever wrote it, as a network that the line takes."""
+"""The FP32 network that everything else is made from and held against, and how an ONNX file becomes one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import onnx
 
 from edge_resnet.adoption.foreign import adopt
 from edge_resnet.errors import RecipeError
-from edge_resnet.onnx_file import check_finite, check_fp32, read_metadata, read_onnx, takes_frames
+from edge_resnet.onnx_file import check_finite, check_float32, check_fp32, read_metadata, read_onnx, takes_frames
 from edge_resnet.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class Network:
-    """The FP32 network of a file."""
+    """An FP32 network and what belongs to it."""
 
     model: onnx.ModelProto
-    """Takes uint8 frames and gives logits."""
+    """Takes uint8 frames and gives logits or features."""
     architecture: str | None
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
-    changes: tuple[str, ...]
-    """What adoption changed; nothing in a file of ours."""
+    """The classes' names; None where nobody has said them, or there are no classes."""
+    changes: tuple[str, ...] = ()
+    """What adoption changed of a foreign ONNX file."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return (*self.preprocessing.size, self.preprocessing.channels)
 
 
 def open_network(path: Path, preprocessing: Preprocessing | None) -> Network:
@@ -42,7 +48,8 @@ def open_network(path: Path, preprocessing: Preprocessing | None) -> Network:
     check_fp32(model, name)
     found = read_metadata(model, name)
     if takes_frames(model) and found.preprocessing is not None:
-        return Network(model, found.architecture, found.preprocessing, found.labels, ())
+        check_float32(model, name)
+        return Network(model, found.architecture, found.preprocessing, found.labels)
     if preprocessing is None:
         raise RecipeError(
             f"{path} holds no preprocessing: give --preprocessing, or --size, --mean and --std; "

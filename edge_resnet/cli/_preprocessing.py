@@ -1,14 +1,19 @@
-"""The preprocessing flags that ``export`` and ``calibrate`` share."""
+"""The preprocessing flags that several commands share."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_resnet.errors import RecipeError
 from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing, load_preprocessing
+
+if TYPE_CHECKING:
+    from edge_resnet.adoption import Network
 
 Spec = Annotated[
     str | None,
@@ -38,6 +43,22 @@ def numbers(flag: str, text: str) -> tuple[float, ...]:
     return found
 
 
+def of_size(known: Preprocessing, size: tuple[int, int] | None, name: str) -> Preprocessing:
+    """A known preprocessing for another size of the input, where that is all that changes: where nothing is cropped.
+
+    Raises:
+        RecipeError: it crops, and nobody has said what to resize to.
+    """
+    if size in (None, known.size):
+        return known
+    if known.crop is not Crop.NONE:
+        raise RecipeError(
+            f"preprocessing '{name}' resizes to {known.resize} and crops {known.size[0]}×{known.size[1]}, which "
+            f"--size alone cannot change: leave it out, or write a TOML file with the size that you want"
+        )
+    return replace(known, size=size)
+
+
 def preprocessing_of(
     spec: str | None, size: tuple[int, int] | None, resize: int | None, mean: str | None, std: str | None
 ) -> Preprocessing | None:
@@ -50,13 +71,7 @@ def preprocessing_of(
     if spec is not None:
         if by_hand:
             raise RecipeError(f"--preprocessing and {by_hand[0]} contradict each other: give one or the other")
-        found = load_preprocessing(spec)
-        if size is not None and size != found.size:
-            raise RecipeError(
-                f"--preprocessing {spec} makes {found.size[0]}×{found.size[1]}, not {size[0]}×{size[1]}: "
-                f"leave the size out, or write a TOML file with the size that you want"
-            )
-        return found
+        return of_size(load_preprocessing(spec), size, spec)
     if size is None and not by_hand:
         return None
     if size is None or mean is None or std is None:
@@ -71,3 +86,18 @@ def preprocessing_of(
         mean=means,
         std=deviations,
     )
+
+
+def network_of(model: Path, given: Preprocessing | None) -> Network:
+    """The network of an FP32 ONNX file, with the preprocessing of the flags where the file holds none.
+
+    Raises:
+        RecipeError: the file holds another, or there is none at all.
+        ModelError: the file cannot be used.
+    """
+    from edge_resnet.adoption import open_network
+
+    network = open_network(model, given)
+    if given not in (None, network.preprocessing):
+        raise RecipeError(f"the flags contradict the preprocessing that {model} was exported with: leave them out")
+    return network

@@ -3,6 +3,7 @@
 from edge_resnet.models.measure import Size, measure
 from edge_resnet.models.resnet import (
     ARCHITECTURES,
+    CHANNELS,
     HEADS,
     SHORTCUTS,
     Add,
@@ -16,6 +17,7 @@ from edge_resnet.models.resnet import (
 
 __all__ = [
     "ARCHITECTURES",
+    "CHANNELS",
     "HEADS",
     "SHORTCUTS",
     "Add",

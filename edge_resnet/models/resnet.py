@@ -176,6 +176,11 @@ class Architecture:
     """How 3×3 convolutions pad."""
 
     @property
+    def least_side(self) -> int:
+        """The least height and width of an image: in the ImageNet family, what five halvings leave a pixel of."""
+        return 32 if self.size > 32 else 1
+
+    @property
     def shortcut_is_free(self) -> bool:
         """Whether another of ``SHORTCUTS`` may take its shortcut's place: not in a plain network, nor in V2."""
         return self.shortcut is not None and self.preactivation is None
@@ -310,7 +315,8 @@ class ResNet(nn.Module):
         self.channels = channels
         self.head = head
         self.source = source or nn.Identity()
-        self._make_stem(channels if source is None else _channels_of(source, channels, architecture.size))
+        self.stem_channels = channels if source is None else _channels_of(source, channels, architecture.size)
+        self._make_stem(self.stem_channels)
         width = architecture.widths[0]
         for stage in range(len(architecture.depths)):
             blocks = self._make_stage(stage, width)
@@ -414,6 +420,9 @@ def _initialise(module: nn.Module, epsilon: float) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+CHANNELS = (1, 3)
+"""Of images, grey or colour."""
+
 # --- variants ---------------------------------------------------------------------------------------------------------
 
 _IMAGENET = Architecture("", (), (64, 128, 256, 512), BOTTLENECK, "B", "7x7", size=224, classes=1000)
@@ -461,7 +470,10 @@ def architecture_named(name: str) -> Architecture:
     """
     known = {_plain(architecture): architecture for architecture in ARCHITECTURES}
     if _plain(name) not in known:
-        raise ModelError(f"unknown architecture '{name}': choose one of {', '.join(ARCHITECTURES)}")
+        raise ModelError(
+            f"unknown architecture '{name}': choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier can come "
+            "as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
+        )
     return ARCHITECTURES[known[_plain(name)]]
 
 
@@ -497,7 +509,7 @@ def create_model(
     classes = architecture.classes if classes is None else classes
     if classes < 1:
         raise ModelError(f"classes is {classes}: give 1 or more")
-    if channels not in (1, 3):
+    if channels not in CHANNELS:
         raise ModelError(f"channels is {channels}: give 1 (grey) or 3 (colour)")
     return ResNet(architecture, classes=classes, channels=channels, head=head, source=source).eval()
 
@@ -506,5 +518,5 @@ def _shortcut_for(architecture: Architecture, shortcut: str) -> str:
     if shortcut not in SHORTCUTS:
         raise ModelError(f"unknown shortcut '{shortcut}': choose one of {', '.join(SHORTCUTS)}")
     if not architecture.shortcut_is_free:
-        raise ModelError(f"{architecture.name} has no choice of shortcuts: leave --shortcut out")
+        raise ModelError(f"{architecture.name} has no choice of shortcuts: leave the shortcut out")
     return shortcut

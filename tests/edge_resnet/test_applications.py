@@ -79,9 +79,52 @@ def test_what_keras_refuses_and_what_it_gives(options: dict[str, Any], keras: An
     assert ours.size == (None if None in given else given[:2])
 
 
-def test_an_unknown_pooling() -> None:
-    with pytest.raises(ModelError, match="pooling is 'mean': give None, 'avg' or 'max'"):
-        resnet("resnet18", include_top=False, pooling="mean")
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"pooling": "mean"}, "pooling is 'mean': give None, 'avg' or 'max'"),
+    ({"pooling": "none", "include_top": False}, "pooling is 'none': give None, 'avg' or 'max'"),
+    ({"pooling": ["avg"]}, "pooling is ['avg']: give None, 'avg' or 'max'"),
+    ({"classes": "5"}, "classes is '5': give a whole number, 1 or more"),
+    ({"classes": 5.0}, "classes is 5.0: give a whole number, 1 or more"),
+    ({"classes": 0}, "classes is 0: give a whole number, 1 or more"),
+    ({"input_shape": 64}, "input_shape is 64: give three numbers, height, width and channels"),
+    ({"input_shape": "abc"}, "input_shape is 'abc': give three numbers, height, width and channels"),
+    ({"input_shape": (64.0, 64, 3)}, "input_shape is (64.0, 64, 3): give height and width in pixels, or None for any"),
+    ({"input_shape": (64, 64, 4)}, "input_shape is (64, 64, 4): give 1 (grey) or 3 (colour) channels"),
+    ({"input_shape": (64, 64, None)}, "input_shape is (64, 64, None): give 1 (grey) or 3 (colour) channels"),
+    ({"weights": 3}, "weights is 3: give None (random), 'imagenet', or the path of a file that exists"),
+    ({"shortcut": "F"}, "unknown shortcut 'F': choose one of A, B, C, D, E"),
+    (
+        {"input_tensor": torch.zeros(1, 3, 64, 64)},
+        "input_tensor is a Tensor: give a torch.nn.Module that images pass first",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_value_is_told_in_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        resnet("resnet18", **options)
+    assert str(caught.value) == message
+
+
+def test_a_path_may_begin_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(create_model("resnet20", classes=3).state_dict(), tmp_path / "weights.pt")
+    assert resnet("resnet20", weights="~/weights.pt").classes == 3
+
+
+def test_a_grey_checkpoint_needs_no_shape(tmp_path: Path) -> None:
+    torch.save(create_model("resnet20", channels=1).state_dict(), tmp_path / "grey.pt")
+    assert resnet("resnet20", weights=tmp_path / "grey.pt").channels == 1
+    with pytest.raises(ModelError, match=r"channels is 3, but .*grey.pt has 1: give 1, or leave it out"):
+        resnet("resnet20", weights=tmp_path / "grey.pt", input_shape=(32, 32, 3))
+
+
+def test_another_shortcut(tmp_path: Path) -> None:
+    torch.save(create_model("resnet20", shortcut="B").state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match="it fits resnet20 with shortcut B$"):
+        resnet("resnet20", weights=tmp_path / "weights.pt")
+    assert resnet("resnet20", weights=tmp_path / "weights.pt", shortcut="B").architecture.shortcut == "B"
 
 
 def test_the_cifar_family_takes_small_images() -> None:
@@ -93,7 +136,8 @@ def test_imagenet_weights_are_a_local_file(shelf: Path) -> None:
         resnet("resnet18", weights="imagenet")
     assert str(caught.value) == (
         f"weights 'imagenet' are not downloaded: put a checkpoint of resnet18 at {shelf / 'resnet18'}.pth "
-        "(or .pt, .th, .bin, .ckpt, .safetensors, .h5, .keras; EDGE_RESNET_WEIGHTS names another folder), or give its path"
+        "(or .pt, .th, .bin, .ckpt, .tar, .safetensors, .h5, .keras; EDGE_RESNET_WEIGHTS names another folder), "
+        "or give its path"
     )
     theirs = create_model("resnet18")
     torch.save(theirs.state_dict(), shelf / "resnet18.pth")
@@ -127,13 +171,21 @@ def colour_correction(channels: int = 3) -> nn.Sequential:
 def test_input_tensor_goes_first(channels: int, tmp_path: Path) -> None:
     alone = create_model("resnet20", classes=5)
     torch.save(alone.state_dict(), tmp_path / "weights.pt")
-    first = colour_correction(channels)
+    first = colour_correction(channels).eval()
     model = resnet("resnet20", weights=tmp_path / "weights.pt", input_tensor=first, input_shape=(32, 40, channels))
     x = torch.randn(2, channels, 32, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(model(x), alone(first(x)))
         if channels == 3:
             assert max_abs_error(model, export_onnx(model, SMALL), SMALL) < 1e-4
+
+
+def test_the_module_that_was_given_stays_as_it_is() -> None:
+    first = colour_correction().train()
+    model = resnet("resnet20", input_tensor=first)
+    assert not model.source.training and not model.source[1].training
+    assert first.training and first[1].training
+    assert first[1].num_batches_tracked == 0
 
 
 def test_an_input_tensor_that_cannot_be() -> None:

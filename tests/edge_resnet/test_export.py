@@ -189,6 +189,19 @@ def test_labels_and_channels_that_do_not_fit_are_refused() -> None:
         export_onnx(model, spec(32, 1))
 
 
+def test_a_network_that_answers_nan_is_refused() -> None:
+    model = create_model("resnet20", classes=3).eval()
+    model.bn1.running_var[2] = -1
+    with pytest.raises(ModelError, match="negative running variance"):
+        export_onnx(model, spec(32))
+    model.bn1.running_var[2] = 1
+    exported = export_onnx(model, spec(32))
+    with torch.no_grad():
+        model.fc.weight[:] = torch.inf
+    with pytest.raises(ModelError, match="answers NaN or infinity to plain frames"):
+        max_abs_error(model, exported, spec(32))
+
+
 def test_a_batch_norm_without_statistics_is_refused() -> None:
     model = create_model("resnet20")
     model.bn1 = nn.BatchNorm2d(16, track_running_stats=False)

@@ -86,6 +86,8 @@ def test_embed_writes_a_row_an_image(backbone: Path, cli_json: Callable[..., Any
     document = cli_json("embed", backbone, *paths, "-o", "features.npy")
     found = np.load(tmp_path / "features.npy")
     assert document["shape"] == list(found.shape) == [3, 64]
+    folder = cli_json("embed", backbone, demo.TEST / "bag", "-o", "folder.npy")
+    assert folder["images"] == [str(path) for path in open_images(demo.TEST / "bag").paths]
     with edge_resnet.Embedder(backbone) as embed:
         np.testing.assert_allclose(found, embed(list(paths)), rtol=0, atol=1e-5)
 
@@ -117,6 +119,7 @@ def test_classifier_and_embedder_know_each_others_bundles(
     [
         (f'{MODEL}pooling = "mean"', "pooling"),
         (MODEL.replace("false", "true") + 'pooling = "avg"', "[model] has pooling, which is for features"),
+        (f"{MODEL}classes = 10", "[model] has classes, and features have none"),
         (f'{MODEL}labels = "{demo.FOLDER / "labels.txt"}"', "labels are for a classifier"),
     ],
 )
@@ -131,12 +134,25 @@ def test_recipes_that_contradict_themselves(
     [
         (("--pooling", "avg"), "--pooling avg is for features: add --no-top"),
         (("--no-top", "--pooling", "mean"), "--pooling is 'mean': choose one of none, avg, max"),
+        (("--no-top", "--classes", "5"), "--classes 5 is for a classifier: leave it out, or --no-top"),
         (("--no-top", "--labels", demo.FOLDER / "labels.txt"), "labels are for a classifier"),
     ],
 )
 def test_flags_that_contradict_each_other(flags: tuple[Any, ...], message: str, refused: Callable[..., str]) -> None:
     given = ("export", "--arch", "resnet20", "--weights", WEIGHTS, "--preprocessing", "fashion-mnist", "-o", "x.onnx")
     assert message in refused(2, *given, *flags)
+
+
+@pytest.mark.parametrize("key", ["classes = 64", f'labels = "{demo.FOLDER / "labels.txt"}"'])
+def test_an_onnx_of_features_has_neither_classes_nor_labels(
+    key: str, cli_json: Callable[..., Any], recipe_file: Callable[..., Path], refused: Callable[..., str]
+) -> None:
+    export = ("export", "--arch", "resnet20", "--weights", WEIGHTS, "--preprocessing", "fashion-mnist", "--no-top")
+    cli_json(*export, "--pooling", "avg", "-o", "f.onnx")
+    line = refused(2, "build", recipe_file(model=f'onnx = "{Path("f.onnx").absolute()}"\n{key}'))
+    name = key.split()[0]
+    assert line.startswith(f"[model] has {name}, but ")
+    assert line.endswith(f"f.onnx gives features, which have none: leave {name} out")
 
 
 def test_info_and_bench_of_a_feature_extractor(backbone: Path, cli_json: Callable[..., Any]) -> None:

@@ -348,8 +348,8 @@ def test_a_network_without_its_classifier(tmp_path: Path) -> None:
 def test_an_unknown_layer_keeps_its_name_and_is_told(tmp_path: Path) -> None:
     path = tmp_path / "more.h5"
     write_keras_2(path, {**V1, "extra_dense": {"kernel": floats(4, 4)}, "conv2_block1_4_conv": {"kernel": floats(1)}})
-    assert {"fc.extra_dense.weight", "conv2_block1_4_conv.weight"} <= set(read_keras(path))
-    with pytest.raises(ModelError, match="unexpected: conv2_block1_4_conv.weight, fc.extra_dense.weight;"):
+    assert {"fc.own/extra_dense.weight", "conv2_block1_4_conv.weight"} <= set(read_keras(path))
+    with pytest.raises(ModelError, match="unexpected: conv2_block1_4_conv.weight, extra_dense.weight;"):
         load_model("resnet50v1", path)
 
 

@@ -195,7 +195,10 @@ def test_hyphens_underscores_and_case_do_not_matter(name: str) -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(ModelError) as caught:
         create_model("resnet51")
-    assert str(caught.value) == f"unknown architecture 'resnet51': choose one of {', '.join(ARCHITECTURES)}"
+    assert str(caught.value) == (
+        f"unknown architecture 'resnet51': choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier can come "
+        "as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
+    )
     assert all(known in str(caught.value) for known in ("resnet18", "resnet152", "resnet110"))
 
 

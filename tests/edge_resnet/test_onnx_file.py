@@ -75,6 +75,16 @@ def test_files_that_are_no_onnx(demo_onnx: Path, tmp_path: Path) -> None:
         assert "is no valid ONNX model" in refusal(damaged)
 
 
+def test_nodes_in_another_order_are_told_in_words(demo_onnx: Path, tmp_path: Path) -> None:
+    model = onnx.load(demo_onnx)
+    model.graph.node.append(model.graph.node.pop(0))
+    (tmp_path / "disorder.onnx").write_bytes(model.SerializeToString())
+    assert refusal(tmp_path / "disorder.onnx").endswith(
+        "disorder.onnx is no valid ONNX model: its nodes are not in the order of computation, as a conversion to "
+        "float16 may leave them: export it again"
+    )
+
+
 def test_a_network_that_takes_floats_is_refused(tmp_path: Path) -> None:
     save_onnx(export_float_onnx(create_model("resnet20"), (32, 32)), tmp_path / "float.onnx")
     assert "does not take uint8 frames: `edge-resnet calibrate` and `quantize` bring it into that form" in refusal(

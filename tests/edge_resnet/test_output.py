@@ -66,6 +66,17 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "file").read_bytes() == b"data"
 
 
+def test_an_input_is_never_the_output(tmp_path: Path) -> None:
+    source, link = tmp_path / "model.onnx", tmp_path / "link.onnx"
+    source.write_bytes(b"input")
+    link.symlink_to(source)
+    for place in (source, link, tmp_path / "." / "model.onnx"):
+        with pytest.raises(OutputError, match="it is an input of this command: give another name"):
+            check_writable(place, None, source)
+    assert source.read_bytes() == b"input" and len(list(tmp_path.iterdir())) == 2
+    check_writable(tmp_path / "other.onnx", source)
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ModelError, OSError])
 def test_a_failure_half_way_keeps_the_old_file_and_is_passed_on(tmp_path: Path, failure: type[BaseException]) -> None:
     (tmp_path / "out").write_bytes(b"old")
@@ -182,6 +193,12 @@ def test_no_permission(attempt: Callable[[Path], None]) -> None:
     )
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.EACCES
+
+
+def test_a_folder_that_takes_no_files(attempt: Callable[[Path], None]) -> None:
+    with pytest.raises(OutputError) as caught:
+        attempt(Path("/proc/out.edge"))
+    assert str(caught.value) == "cannot write '/proc/out.edge': no file can be made there: choose another place"
 
 
 def test_a_missing_folder_is_not_created(tmp_path: Path, attempt: Callable[[Path], None]) -> None:

@@ -83,6 +83,7 @@ def test_the_least_recipe_has_the_documented_defaults(folder: Path) -> None:
 def test_every_key_is_read(folder: Path) -> None:
     text = f"""{MODEL}classes = 7
 labels = "labels.txt"
+shortcut = "C"
 {PREPROCESSING}{CALIBRATION}limit = 64
 method = "percentile"
 [quantize]
@@ -98,7 +99,7 @@ targets = ["rtx", "jetson-orin-nano"]
 output = "out/shelf.edge"
 """
     recipe = load(folder, text)
-    assert recipe.model == ModelRecipe("resnet20", folder / "weights.pth", None, 7, folder / "labels.txt")
+    assert recipe.model == ModelRecipe("resnet20", folder / "weights.pth", None, 7, folder / "labels.txt", shortcut="C")
     assert recipe.calibration == CalibrationRecipe(folder / "images", 64, "percentile")
     assert recipe.quantize == QuantizeRecipe("best", ("conv1", "fc"))
     assert recipe.accuracy == AccuracyRecipe(folder / "test.csv", 2.0, True)
@@ -191,6 +192,7 @@ def test_a_wrong_line_is_named(text: str, message: str, folder: Path) -> None:
         ("[model]\n", "[model]\nclasses = true\n", "'classes' in [model] is true: give a whole number, 1 or more"),
         ("[model]\n", "[model]\nclasses = 0\n", "'classes' in [model] is 0: give a whole number, 1 or more"),
         ("[model]\n", "[model]\nclasses = 10.0\n", "'classes' in [model] is 10.0: give a whole number, 1 or more"),
+        ("[model]\n", "[model]\nshortcut = 2\n", "'shortcut' in [model] is 2: give a string, not empty"),
         ("[model]\n", 'arch = "resnet20"\n[model]\n', "'arch' is no table: put keys under one of [model], "),
         (PREPROCESSING, "", "preprocessing lacks 'size': give all of size, "),
         (
@@ -204,13 +206,27 @@ def test_a_wrong_line_is_named(text: str, message: str, folder: Path) -> None:
         (
             CALIBRATION,
             CALIBRATION + "method = 'kl'\n",
-            "'method' in [calibration] is 'kl': choose one of minmax, percentile, mse",
+            "'method' in [calibration] is 'kl': choose one of minmax, percentile, mse, entropy, moving-average",
         ),
     ],
 )
 def test_a_wrong_or_missing_key_of_the_needed_tables(old: str, new: str, message: str, folder: Path) -> None:
     assert old in LEAST
     assert refusal(folder, LEAST.replace(old, new, 1)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (
+            "include_top = false",
+            "[model] has onnx and include_top = false: features are taken of a checkpoint, by arch",
+        ),
+        ('shortcut = "B"', "[model] has onnx and shortcut, which is for arch: leave one out"),
+    ],
+)
+def test_what_an_onnx_file_has_no_use_for(key: str, message: str, folder: Path) -> None:
+    assert refusal(folder, f"{ONNX}{key}\n{CALIBRATION}").startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +304,10 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
     optional = [
         line for line in lines if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier()
     ]
-    assert [line[2:].split(" = ")[0] for line in optional] == ["onnx", "classes", "labels", "include_top", "pooling"]
+    keys = [line[2:].split(" = ")[0] for line in optional]
+    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut"]
     path.write_text("\n".join(line[2:] if line in optional else line for line in lines if "resnet50.pth" not in line))
-    path.write_text(path.read_text().replace('arch = "resnet50"\n', ""))
+    path.write_text(path.read_text().replace('arch = "resnet50"\n', "").replace('shortcut = "B"\n', ""))
     for name in ("resnet50.onnx", "labels.txt"):
         (tmp_path / name).touch()
     for name in ("calibration", "test"):

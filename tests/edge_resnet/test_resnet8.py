@@ -115,6 +115,13 @@ def test_the_files_bring_their_preprocessing(
     assert cli_json("info", "model.edge")["preprocessing"] == spec
 
 
+def test_what_goes_wrong_later_is_the_only_line(theirs: Any, refused: Callable[..., str], tmp_path: Path) -> None:
+    theirs.save(tmp_path / "model.h5")
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    given = ("--arch", "resnet8", "--weights", "model.h5", "--labels", "labels.txt", "-o", "model.onnx")
+    assert refused(2, "export", *given) == "2 labels for 10 classes: give one label a class"
+
+
 def test_weights_of_torch_bring_none(refused: Callable[..., str], few: Path, tmp_path: Path) -> None:
     torch.save(load_model("resnet8", None).state_dict(), tmp_path / "model.pt")
     line = refused(2, "export", "--arch", "resnet8", "--weights", "model.pt", "-o", "model.onnx")

@@ -54,10 +54,17 @@ FORMS: dict[str, Callable[[Weights], object]] = {
     "data parallel": lambda weights: prefixed(weights, "module."),
     "compiled": lambda weights: prefixed(weights, "_orig_mod."),
     "both": lambda weights: prefixed(weights, "module._orig_mod."),
+    "Lightning": lambda weights: {"state_dict": prefixed(weights, "model."), "epoch": 90, "loops": {}},
+    "deep inside another": lambda weights: prefixed(weights, "policy.backbone.module."),
     "state_dict beside others": lambda weights: {"epoch": 3, "best_prec1": 91.7, "state_dict": weights},
     "model beside an optimizer": lambda weights: {"optimizer": {"state": {0: torch.ones(2)}}, "model": weights},
     "model_state_dict": lambda weights: {"model_state_dict": weights, "loss": torch.tensor(0.5)},
     "net": lambda weights: {"net": prefixed(weights, "module."), "acc": 91},
+    "averages alone": lambda weights: {"epoch": 3, "state_dict_ema": weights},
+    "torch's averages alone": lambda weights: {
+        "model_ema": {"n_averaged": torch.tensor(3), **prefixed(weights, "module.")}
+    },
+    "beside a dict without tensors": lambda weights: {"state_dict": weights, "model": {"name": "resnet20"}},
     "nested twice": lambda weights: {"model": {"state_dict": weights}},
     "flat beside others": lambda weights: {"epoch": 3, "arch": "resnet20", **weights},
     "parameters": lambda weights: {
@@ -78,7 +85,7 @@ def test_every_form_gives_the_same_network(form: str, model: ResNet, images: Ten
     assert (loaded.fc.out_features, loaded.channels) == (7, 3)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".th", ".bin", ".ckpt", ".PTH"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".th", ".bin", ".ckpt", ".pth.tar", ".PTH"])
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
 def test_every_suffix_and_both_torch_formats(suffix: str, new_format: bool, model: ResNet, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
@@ -297,6 +304,43 @@ def test_another_architecture_is_named(saved: str, asked: str, fits: str, tmp_pa
     assert message.endswith(f": it fits {fits}")
 
 
+@pytest.mark.parametrize(
+    ("arch", "saved", "asked", "told"),
+    [
+        ("resnet18", None, "A", "does not fit resnet18 with shortcut A (unexpected: "),
+        ("resnet20", "B", None, "does not fit resnet20 (unexpected: "),
+        ("resnet20", "B", "C", "does not fit resnet20 with shortcut C (missing: "),
+    ],
+)
+def test_another_shortcut_is_named(arch: str, saved: str | None, asked: str | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(create_model(arch, shortcut=saved).state_dict(), path)
+    message = refusal(lambda: load_model(arch, path, shortcut=asked))
+    assert told in message
+    assert message.endswith(f": it fits {arch} with shortcut {saved}" if saved else f": it fits {arch}")
+    assert load_model(arch, path, shortcut=saved).architecture.name == arch
+
+
+def test_a_source_of_other_channels_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(create_model("resnet20").state_dict(), path)
+    assert refusal(lambda: load_model("resnet20", path, source=nn.Conv2d(3, 4, 1))) == (
+        f"input_tensor gives 4 channels, but {path} takes 3: give a module with 3"
+    )
+    message = refusal(lambda: load_model("resnet32", path, source=nn.Conv2d(3, 3, 1)))
+    assert message.endswith("it fits resnet20 or plain20")
+
+
+def test_a_checkpoint_for_other_than_grey_and_colour_images(tmp_path: Path) -> None:
+    weights = create_model("resnet20").state_dict() | {"conv1.weight": torch.zeros(16, 4, 3, 3)}
+    path = tmp_path / "weights.pt"
+    torch.save(weights, path)
+    for channels in (None, 3):
+        assert refusal(lambda: load_model("resnet20", path, channels=channels)) == (  # noqa: B023
+            f"{path} takes images of 4 channels: only 1 (grey) and 3 (colour) are supported"
+        )
+
+
 def test_differences_are_listed_up_to_three(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(create_model("resnet32").state_dict(), path)
@@ -347,17 +391,33 @@ def test_numbers_that_disagree(asked: dict[str, int], message: str, model: ResNe
     ("content", "message"),
     [
         ({}, "holds no tensors, but nothing: save model.state_dict() itself"),
-        ({"epoch": 3, "ema": {"fc.bias": torch.ones(1)}}, "holds no tensors, but 'epoch', 'ema': save"),
+        ({"epoch": 3, "student": {"fc.bias": torch.ones(1)}}, "holds no tensors, but 'epoch', 'student': save"),
+        (
+            dict.fromkeys("abcdefghijklmn", 1),
+            "holds no tensors, but 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', ",
+        ),
         ([torch.ones(1)], "holds a list: it must hold a dict of tensors, a state_dict"),
         ({"fc.bias": torch.ones(1), "linear.bias": torch.ones(1)}, "has 'linear.bias' and another name for it"),
         ({"fc.bias": torch.ones(3).to_sparse()}, "'fc.bias' is a sparse tensor or one without values"),
         ({"fc.bias": torch.ones(3, device="meta")}, "'fc.bias' is a sparse tensor or one without values"),
     ],
-    ids=["empty", "nested elsewhere", "list", "twice", "sparse", "meta"],
+    ids=["empty", "nested elsewhere", "many keys", "list", "twice", "sparse", "meta"],
 )
 def test_content_that_is_no_state_dict(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pt")
     assert message in refusal(lambda: read_checkpoint(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize(("plain", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])
+def test_weights_and_their_moving_average_are_not_chosen_between(
+    plain: str, averaged: str, model: ResNet, tmp_path: Path
+) -> None:
+    weights = model.state_dict()
+    torch.save({plain: weights, averaged: {name: 0.5 * t for name, t in weights.items()}}, tmp_path / "weights.pt")
+    assert refusal(lambda: load_model("resnet20", tmp_path / "weights.pt")) == (
+        f"{tmp_path / 'weights.pt'} holds several sets of weights, ['{plain}'] and ['{averaged}']: save one alone, "
+        f"such as torch.save(torch.load('weights.pt', weights_only=True)['{averaged}'], 'weights.pth')"
+    )
 
 
 def test_a_dict_that_holds_itself(tmp_path: Path) -> None:
@@ -377,9 +437,11 @@ def test_a_folder_and_an_unknown_suffix(tmp_path: Path) -> None:
     assert refusal(lambda: read_checkpoint(tmp_path / "folder.pt")).endswith("is a folder: give a checkpoint file")
     assert refusal(lambda: read_checkpoint(tmp_path / "model.onnx")) == (
         f"{tmp_path / 'model.onnx'} has the unknown suffix '.onnx': "
-        "give one of .pt, .pth, .th, .bin, .ckpt, .safetensors, .h5, .keras"
+        "give one of .pt, .pth, .th, .bin, .ckpt, .tar, .safetensors, .h5, .keras"
     )
 
 
 def test_an_unknown_architecture_comes_before_the_file(tmp_path: Path) -> None:
-    assert "unknown architecture 'vgg16'" in refusal(lambda: load_model("vgg16", tmp_path / "missing.pt"))
+    message = refusal(lambda: load_model("vgg16", tmp_path / "missing.pt"))
+    assert "unknown architecture 'vgg16': choose one of resnet18, " in message
+    assert message.endswith("can come as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)")

@@ -118,6 +118,8 @@ def test_a_network_inside_another_model(suffix: str, transfer: tuple[Any, Array]
     model, features = transfer
     path = tmp_path / f"transfer{suffix}"
     (model.save_weights if suffix == ".weights.h5" else model.save)(path)
-    with pytest.raises(ModelError, match=r"no classifier of one layer .*fc.head.*calibrate that, or ask for features"):
+    with pytest.raises(
+        ModelError, match=r"no classifier of one layer .*; it has head.*calibrate that, or take features"
+    ):
         load_model("resnet50v2", path)
     assert relative_difference(logits(load_model("resnet50v2", path, head="avg")), features) <= TOLERANCE
