@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -48,7 +49,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(ABC):
     """FP32 and one engine on the same images: what every comparison says, and the gate."""
 
     images: int
@@ -61,11 +62,36 @@ class Report:
     strict: bool
 
     @property
+    @abstractmethod
+    def sqnr_db(self) -> float | None:
+        """Signal to noise ratio of the answers; None when they are identical."""
+
+    @property
+    @abstractmethod
+    def changed(self) -> float:
+        """Share of images that are answered otherwise than by FP32, as far as that is known; else 1."""
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the answers differ by more than they say: these are two networks, or one is broken."""
+        return self.sqnr_db is not None and self.sqnr_db <= 0
+
+    @property
+    def worst_drop(self) -> float:
+        """Points that may be lost: the interval's upper end, or, without labels, every answer that changed."""
+        return 100 * self.changed if self.drop is None else self.drop.ci95[1]
+
+    @property
     def passed(self) -> bool:
-        """Whether the drop (with ``strict`` its interval's upper end) is at most ``max_drop``; True without labels."""
-        if self.drop is None:
-            return True
-        return (self.drop.ci95[1] if self.strict else self.drop.points) <= self.max_drop
+        """Whether the drop, with ``strict`` the worst that it may be, is at most ``max_drop``, and the two are alike.
+
+        Without labels the drop is not known, and only ``strict`` asks for it.
+        """
+        if self.unlike:
+            return False
+        if self.strict:
+            return self.worst_drop <= self.max_drop
+        return self.drop is None or self.drop.points <= self.max_drop
 
     @property
     def images_to_be_sure(self) -> int | None:
@@ -99,6 +125,14 @@ class AccuracyReport(Report):
     """Share of images whose most probable class is the same."""
     logit_sqnr_db: float | None
     """10·log10(Σz² / Σ(z − ẑ)²) over all images and classes; None when the logits are identical."""
+
+    @property
+    def sqnr_db(self) -> float | None:
+        return self.logit_sqnr_db
+
+    @property
+    def changed(self) -> float:
+        return 1 - self.agreement
 
 
 def paired_drop(lost: int, won: int, images: int) -> Drop:
@@ -198,7 +232,7 @@ def compare(
         fp32=fp32,
         engine=quantized,
         agreement=tally.agreed / n,
-        logit_sqnr_db=sqnr_db(tally.signal, tally.noise),
+        logit_sqnr_db=ratio_db(tally.signal, tally.noise),
         drop=None if labels is None else paired_drop(tally.lost, tally.won, n),
         max_drop=max_drop,
         strict=strict,
@@ -232,6 +266,6 @@ def paired_answers(
         advance(len(frames))
 
 
-def sqnr_db(signal: float, noise: float) -> float | None:
+def ratio_db(signal: float, noise: float) -> float | None:
     """Signal to quantization noise ratio of two sums of squares, in dB; None without noise, or without a signal."""
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from edge_resnet.adoption import Network
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
@@ -27,7 +28,7 @@ from edge_resnet.onnx_file import serialise
 from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
 from edge_resnet.recipe import Recipe
-from edge_resnet.source import Source, load_source
+from edge_resnet.source import load_source
 from edge_resnet.stages import Stage, Stages
 
 CALIBRATION_BATCH = 4
@@ -74,14 +75,12 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     Raises:
         EdgeResnetError: the recipe cannot be built; nothing is written.
     """
-    check_writable(recipe.build.output)
+    check_writable(recipe.build.output, recipe.model.weights, recipe.model.onnx, recipe.model.labels)
     stages = Stages(progress or Progress())
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
     targets = [target_named(name).at(recipe.build.precision) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
-    for change in source.changes:
-        stages.progress.note(change)
     calibration, evaluation = _images(recipe, source)
     table = _calibrate(recipe, source, calibration, stages) if recipe.build.precision == "int8" else None
     lowering = _Lowering(recipe, source, table, calibration, stages)
@@ -98,11 +97,13 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         engine = engine_class(target.kind)
         one = build_target(target, engine, partial(lowering.of, engine), judge, recipe.build.precision, stages)
         built.append(_with_next(one, recipe))
-    usable = [one for one in built if one.failure is None]
+    usable = any(one.failure is None for one in built)
     if usable:
-        manifest, members = _contents(recipe, source, lowering, judge, usable)
+        manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             write_bundle(recipe.build.output, manifest, members)
+        for change in source.changes:
+            stages.progress.note(change)
     return BuildResult(
         str(recipe.build.output) if usable else None,
         recipe.build.precision,
@@ -112,7 +113,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     )
 
 
-def _images(recipe: Recipe, source: Source) -> tuple[ImageSet, ImageSet | None]:
+def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]:
     calibration = open_images(recipe.calibration.images, recipe.calibration.limit)
     if recipe.accuracy.images is None:
         return calibration, None
@@ -123,7 +124,7 @@ def _images(recipe: Recipe, source: Source) -> tuple[ImageSet, ImageSet | None]:
     return calibration, evaluation
 
 
-def _calibrate(recipe: Recipe, source: Source, images: ImageSet, stages: Stages) -> CalibrationTable:
+def _calibrate(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
     with stages.stage("calibrate", len(images)):
         return collect(
             source.model,
@@ -146,7 +147,7 @@ class _Lowering:
     """Lowers the network for each kind of engine; one calibration serves all, and each scheme is made once."""
 
     def __init__(
-        self, recipe: Recipe, source: Source, table: CalibrationTable | None, images: ImageSet, stages: Stages
+        self, recipe: Recipe, source: Network, table: CalibrationTable | None, images: ImageSet, stages: Stages
     ) -> None:
         self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
         self._quantized: dict[str, QuantizedModel] = {}
@@ -169,7 +170,7 @@ class _Lowering:
             assert self._table is not None  # an int8 build has calibrated
             options, source = self._recipe.quantize, self._source
             with self._stages.stage(f"quantize for {scheme}"):
-                wanted = frames_wanted(options.effort, source.input_shape)
+                wanted = frames_wanted(options.effort)
                 frames = self._images.draw(wanted).pixels(source.preprocessing) if wanted else None
                 self._quantized[scheme] = quantize(
                     source.model, self._table, scheme_named(scheme), frames, options.keep_float
@@ -196,15 +197,16 @@ _LOWER: dict[str, Callable[[_Lowering, type[Engine]], Lowered]] = {
 
 
 def _contents(
-    recipe: Recipe, source: Source, lowering: _Lowering, judge: Judge, built: list[BuiltTarget]
+    recipe: Recipe, source: Network, lowering: _Lowering, judge: Judge, judged: list[BuiltTarget]
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """What goes into the bundle."""
+    """What goes into the bundle: of targets that failed, the report alone, so that no engine is made in spite of it."""
+    built = [one for one in judged if one.failure is None]
     members = lowering.members()
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
     reports: dict[str, object] = {
-        one.result.target: one.result.accuracy.to_json() for one in built if one.result.accuracy is not None
+        one.result.target: one.result.accuracy.to_json() for one in judged if one.result.accuracy is not None
     }
     manifest = Manifest(
         name=recipe.build.output.stem,

@@ -27,7 +27,7 @@ class Gate:
     max_drop: float
     """Points of top-1."""
     strict: bool
-    """Whether the upper end of the drop's interval must pass too."""
+    """Whether the upper end of the drop's interval must pass too; without labels, the share of answers that changed."""
 
     def __post_init__(self) -> None:
         if not -100 <= self.max_drop <= 100:
@@ -80,19 +80,33 @@ def require_passed(report: Report) -> None:
     """Raises when the gate said no.
 
     Raises:
-        GateError: the drop is beyond the gate.
+        GateError: the drop is beyond the gate, or the two answer nothing alike.
     """
-    if report.passed or report.drop is None:
-        return
-    points, upper, measure = report.drop.points, report.drop.ci95[1], _MEASURE[type(report)]
-    if points > report.max_drop:
-        raise GateError(
-            f"{report.engine_name} loses {points:.2f} points of {measure}, more than max_drop {report.max_drop:g}: "
-            f"calibrate on more images that look like those of use, keep the first layers float, or raise max_drop"
+    if not report.passed:
+        raise GateError(_why_not(report))
+
+
+def _why_not(report: Report) -> str:
+    measure = _MEASURE[type(report)]
+    if report.unlike:
+        return (
+            f"{report.engine_name} answers nothing like FP32 (SQNR {report.sqnr_db:.1f} dB): check that the FP32 "
+            f"network is the one it was made from, and that calibration images were prepared as in use"
+        )
+    if report.drop is None:
+        return (
+            f"{report.engine_name} answers {100 * report.changed:.2f} % of the images otherwise than FP32, more than "
+            f"max_drop {report.max_drop:g}, and without labels nobody knows which is right: give labelled images"
+        )
+    if report.drop.points > report.max_drop:
+        return (
+            f"{report.engine_name} loses {report.drop.points:.2f} points of {measure}, more than max_drop "
+            f"{report.max_drop:g}: calibrate on more images that look like those of use, keep the first layers float, "
+            f"or raise max_drop"
         )
     more = f": about {report.images_to_be_sure} would do" if report.images_to_be_sure else ""
-    raise GateError(
-        f"{report.engine_name} may lose up to {upper:.2f} points of {measure} (95 %), more than max_drop "
+    return (
+        f"{report.engine_name} may lose up to {report.worst_drop:.2f} points of {measure} (95 %), more than max_drop "
         f"{report.max_drop:g}, and {report.images} images are too few to be sure{more}"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +16,12 @@ from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
 from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.progress import Progress
 from edge_resnet.runtime import find_engine
-
-Advance = Callable[[int], None]
 
 
 def check_file(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
+    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
 ) -> Judgement:
     """Holds a bundle's engine, or a Q/DQ ONNX, against FP32.
 
@@ -33,18 +31,18 @@ def check_file(
         target: which engine of a bundle, by default the first; what an ONNX file's prediction is for.
         images: the evaluation images, labelled or not.
         gate: how much may be lost.
-        advance: called with the number of images done.
+        progress: told of the images done, and of what labels were taken to mean.
 
     Raises:
         ImageError: an evaluation image was used for calibration.
         ModelError: an ONNX file without ``reference``.
     """
     checked = _check_bundle if source.suffix == BUNDLE_SUFFIX else _check_onnx
-    return checked(source, reference, target, images, gate, advance)
+    return checked(source, reference, target, images, gate, progress)
 
 
 def _check_onnx(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
+    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
 ) -> Judgement:
     name = source.name if target is None else target_named(target).at("int8").name
     if reference is None:
@@ -58,13 +56,14 @@ def _check_onnx(
     contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
     labelled = images if labels is None else images.with_labels_of(labels)
     features = gives_features(network.model)
-    return check(
-        float_run(network.model), contestant, labelled, network.preprocessing, gate, advance, features=features
-    )
+    if labels is None and images.labels is not None and not features:
+        progress.note(f"{reference} names no classes: the folders of {images.root}, sorted, are taken for 0, 1, 2 …")
+    fp32, spec, advance = float_run(network.model), network.preprocessing, progress.advance
+    return check(fp32, contestant, labelled, spec, gate, advance, features=features)
 
 
 def _check_bundle(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, advance: Advance
+    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
 ) -> Judgement:
     bundle = open_bundle(source)
     preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
@@ -80,7 +79,8 @@ def _check_bundle(
     contestant = _contestant(source, bundle, target or bundle.manifest.engines[0].target)
     labels = bundle.manifest.labels
     labelled = images if labels is None else images.with_labels_of(labels)
-    return check(float_run(original), contestant, labelled, preprocessing, gate, advance, features=labels is None)
+    fp32, advance = float_run(original), progress.advance
+    return check(fp32, contestant, labelled, preprocessing, gate, advance, features=labels is None)
 
 
 def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:

@@ -11,7 +11,7 @@ from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import EngineError
+from edge_resnet.errors import EngineError, GateError
 from edge_resnet.lowering import Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
 from edge_resnet.output import write_atomically
@@ -37,12 +37,13 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     Raises:
         EngineError: the compiler refuses it, or the bundle has nothing to compile for this target.
         UnavailableError: this host cannot compile for the target.
-        GateError: layers that shall be INT8 are not.
+        GateError: layers that shall be INT8 are not, or the bundle's own gate refused this network.
     """
     target = target_named(target_name)
     engine = engine_class(target.kind)
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
+        _require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
     else:
@@ -51,6 +52,17 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     compiled = engine.compile(lowered.compiled_from, target, progress)
     lowered.check_coverage(target.name, compiled.layers)
     return CompiledSource(target, compiled, bundle)
+
+
+def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
+    """A network that a gate refused as one kind of engine is refused as all that are made from the same Q/DQ."""
+    for target, report in (bundle.manifest.accuracy or {}).items():
+        same = engine_class(target_named(target).kind).scheme == engine.scheme
+        if same and isinstance(report, dict) and report.get("passed") is False:
+            raise GateError(
+                f"{path} was built with a gate that refused this network for {target}: see `edge-resnet info {path}`, "
+                f"and build it again with other calibration images, with layers kept float, or with a larger max_drop"
+            )
 
 
 def write_engine(made: CompiledSource, place: Path) -> None:

@@ -177,6 +177,15 @@ class ImageSet:
         return replace(self, labels=tuple(labels.index(self.classes[label]) for label in self.labels), classes=labels)
 
 
+def image_files(given: Iterable[Path]) -> list[Path]:
+    """Files as they are given, and in the place of a folder those that ``open_images`` finds in it.
+
+    Raises:
+        ImageError: a folder has no images.
+    """
+    return [path for each in given for path in (open_images(each).paths if each.is_dir() else (each,))]
+
+
 def open_images(source: Path, limit: int | None = None, seed: int = 0) -> ImageSet:
     """Finds images: a folder per class, a flat folder (unlabelled), or a CSV of ``path,label`` or only ``path``.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.accuracy import Answers, Evaluated, Report, Run, paired_answers, paired_drop, sqnr_db
+from edge_resnet.accuracy import Answers, Evaluated, Report, Run, paired_answers, paired_drop, ratio_db
 
 Vectors = npt.NDArray[np.float32]
 """float32 N×channels."""
@@ -43,6 +43,14 @@ class EmbeddingReport(Report):
     """10·log10(Σf² / Σ(f − f̂)²) over all images and features; None when they are identical."""
     nearest: Nearest | None
     """None without labels, or with one image alone."""
+
+    @property
+    def sqnr_db(self) -> float | None:
+        return self.feature_sqnr_db
+
+    @property
+    def changed(self) -> float:
+        return 1.0 if self.nearest is None else 1 - self.nearest.agreement
 
 
 class _Tally:
@@ -124,6 +132,6 @@ def compare_features(
         max_drop=max_drop,
         strict=strict,
         cosine=Cosine(float(cosines.mean()), float(cosines.min())),
-        feature_sqnr_db=sqnr_db(tally.signal, tally.noise),
+        feature_sqnr_db=ratio_db(tally.signal, tally.noise),
         nearest=nearest,
     )

@@ -17,7 +17,9 @@ def run(
     images: Images,
     reference: Annotated[Path | None, typer.Option(metavar="F.onnx", help="FP32; a bundle holds its own.")] = None,
     target: Annotated[str | None, typer.Option(help="Which engine of a bundle; by default its first.")] = None,
-    max_drop: Annotated[float, typer.Option(metavar="P", help="Points of top-1 that may be lost.")] = 1.0,
+    max_drop: Annotated[
+        float, typer.Option(metavar="P", min=0, max=100, help="Points of top-1 that may be lost.")
+    ] = 1.0,
     strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure.")] = False,
     limit: Limit = None,
     json: JsonFlag = False,
@@ -33,7 +35,7 @@ def run(
 
     chosen, bars = open_images(images, limit), BarProgress()
     with bars.stage("check", len(chosen)):
-        report = check_file(source, reference, target, chosen, Gate(max_drop, strict), bars.advance)
+        report = check_file(source, reference, target, chosen, Gate(max_drop, strict), bars)
     if json:
         print_json(report.to_json())
     else:

@@ -9,11 +9,12 @@ import typer
 
 from edge_resnet.classifier import Classifier
 from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+from edge_resnet.images import image_files
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="A `.edge` bundle.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
     target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     json: JsonFlag = False,
@@ -22,8 +23,9 @@ def run(
 
     Example: `edge-resnet classify model.edge photo.jpg --top 3`
     """
+    paths = image_files(images)
     with Classifier(bundle, target=target) as classify:
-        found = [(path, classify(path).top(top)) for path in images]
+        found = [(path, classify(path).top(top)) for path in paths]
         engine = classify.target
     if json:
         print_json(

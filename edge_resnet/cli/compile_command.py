@@ -25,7 +25,7 @@ def run(
     from edge_resnet.compiling import compile_source, default_output, write_engine
 
     place = output or default_output(source, target)
-    check_writable(place)
+    check_writable(place, source)
     bars, start = BarProgress(), time.perf_counter()
     with bars.stage(f"compile for {target}"):
         made = compile_source(source, target, bars.update_phase)

@@ -99,8 +99,8 @@ def test_identical_logits_have_no_noise() -> None:
 
 
 def test_without_labels_only_agreement_and_noise_are_known() -> None:
-    fp32, engine, _ = noisy(noise=3.0)
-    found = report(fp32, engine, None, max_drop=-100, strict=True)
+    fp32, engine, _ = noisy(noise=0.8)
+    found = report(fp32, engine, None, max_drop=-100)
     document = found.to_json()
     nulls = (document["fp32"], document["engine"], document["drop"], document["images_to_be_sure"])
     assert nulls == ({"top1": None, "top5": None}, {"top1": None, "top5": None}, None, None)
@@ -205,6 +205,25 @@ def test_what_the_gate_says() -> None:
     with pytest.raises(GateError, match="1000 images are too few to be sure$"):
         require_passed(judged(10, 0, 1000, strict=True))
     require_passed(judged(2, 0, 200))
+
+
+def test_without_labels_strict_counts_every_changed_answer_as_lost() -> None:
+    fp32, engine, _ = noisy(noise=0.8)
+    changed = 100 * float((fp32.argmax(1) != engine.argmax(1)).mean())
+    assert report(fp32, engine, None, max_drop=changed, strict=True).passed
+    refused = report(fp32, engine, None, max_drop=changed - 0.01, strict=True)
+    with pytest.raises(GateError, match=rf"^engine answers {changed:.2f} % of the images otherwise .* give labelled"):
+        require_passed(refused)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_answers_that_have_nothing_to_do_with_fp32_never_pass(labelled: bool) -> None:
+    fp32, _, labels = noisy()
+    other = fp32[::-1].copy()
+    found = report(fp32, other, labels if labelled else None, max_drop=100)
+    assert found.logit_sqnr_db is not None and found.logit_sqnr_db < 0 and not found.passed
+    with pytest.raises(GateError, match=r"^engine answers nothing like FP32 \(SQNR -\d"):
+        require_passed(found)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 import edge_resnet
-from edge_resnet import demo
-from edge_resnet.accuracy import paired_drop
+from edge_resnet import build_target, demo
+from edge_resnet.accuracy import Run, paired_drop
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, open_bundle
 from edge_resnet.chain import BuildResult, build
+from edge_resnet.check import Contestant, check
+from edge_resnet.compiling import compile_source
 from edge_resnet.engines import cuda
 from edge_resnet.errors import (
     CalibrationError,
@@ -235,6 +238,24 @@ def test_a_failing_gate_writes_nothing(small_recipe: Recipe) -> None:
     assert result.accuracy is not None and not result.accuracy.passed
     assert output.read_bytes() == b"an older bundle"
     assert os.listdir(output.parent) == [output.name]
+
+
+def test_a_bundle_remembers_what_its_gate_refused(small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine for RTX answers the class beside the right one here: only the CPU's comes into the bundle."""
+
+    def check_swapped(reference: Run, contestant: Contestant, *rest: Any, **named: Any) -> Any:
+        run = contestant.run if contestant.name == "cpu" else lambda frames: np.roll(contestant.run(frames), 1, axis=1)
+        return check(reference, replace(contestant, run=run), *rest, **named)
+
+    monkeypatch.setattr(build_target, "check", check_swapped)
+    recipe = replace(small_recipe, build=replace(small_recipe.build, targets=("cpu", "rtx-40")))
+    result = build(recipe)
+    assert [t.verified for t in result.targets] == ["measured", "failed"]
+    manifest = open_bundle(recipe.build.output).manifest
+    assert [engine.target for engine in manifest.engines] == ["cpu"]
+    assert manifest.accuracy is not None and manifest.accuracy["rtx-40"]["passed"] is False  # type: ignore[index]
+    with pytest.raises(GateError, match="a gate that refused this network for rtx-40: .* build it again"):
+        compile_source(recipe.build.output, "rtx-30")
 
 
 def edited_onnx(source: Path, path: Path, edit: Callable[[onnx.GraphProto], None]) -> ModelRecipe:

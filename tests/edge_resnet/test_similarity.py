@@ -107,7 +107,7 @@ def test_without_labels_or_others_there_are_no_neighbours(labels: list[int] | No
 
 
 def test_the_gate_judges_neighbours() -> None:
-    fp32 = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    fp32 = np.repeat(np.eye(4, dtype=np.float32) + 1, 3, axis=0)
     engine = fp32[[0, 3, 6, 9] * 3]
     found = report(fp32, engine, [index // 3 for index in range(12)])
     with pytest.raises(

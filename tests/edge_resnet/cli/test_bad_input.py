@@ -232,6 +232,24 @@ def test_a_damaged_table(
     assert "not a calibration table" in refused(2, "quantize", demo_onnx, "--table", table, "-o", "q.onnx")
 
 
+def test_a_table_of_images_that_were_prepared_otherwise(
+    demo_onnx: Path, few: Path, cli_json: CliJson, refused: Refused, tmp_path: Path
+) -> None:
+    cli_json("calibrate", demo_onnx, "--images", few / "calibration", "-o", "t.json")
+    table = tmp_path / "t.json"
+    document = json.loads(table.read_text())
+    document["preprocessing"]["interpolation"] = "bicubic"
+    table.write_text(json.dumps(document))
+    for command in (
+        ("quantize", "-o", "q.onnx"),
+        ("sensitivity",),
+        ("cache", "--trt-version", "8502", "-o", "c.cache"),
+    ):
+        name, *rest = command
+        line = refused(2, name, demo_onnx, "--table", table, *rest)
+        assert "made with interpolation bicubic" in line and "has bilinear: run `edge-resnet calibrate`" in line
+
+
 # Bundles.
 
 
@@ -319,12 +337,26 @@ def test_a_misspelt_recipe_says_the_nearest_right_word(
         (["--input-shape", "28,28,3", "--mean", ".5", "--std", ".5"], "has 3 channels, the preprocessing 1"),
         (["--preprocessing", "imagnet"], "unknown preprocessing 'imagnet': give one of imagenet, fashion-mnist"),
         (["--preprocessing", "imagenet", "--mean", "0.5"], "--preprocessing and --mean contradict each other"),
-        (["--preprocessing", "imagenet", "--size", "96"], "--preprocessing imagenet makes 224×224, not 96×96"),
+        (["--preprocessing", "imagenet", "--size", "96"], "preprocessing 'imagenet' resizes to 256 and crops 224×224"),
         ([], "needs the preprocessing: give --preprocessing"),
     ],
 )
 def test_preprocessing_flags_that_are_refused(flags: list[str], reason: str, refused: Refused) -> None:
     assert reason in refused(2, "export", "--arch", "resnet20", "-o", "x.onnx", *flags)
+
+
+def test_a_size_may_stand_beside_a_preprocessing_that_crops_nothing(cli_json: CliJson) -> None:
+    cli_json("export", "--arch", "resnet20", "--preprocessing", "fashion-mnist", "--size", "40", "-o", "x.onnx")
+    assert cli_json("info", "x.onnx")["preprocessing"]["size"] == [40, 40]
+
+
+def test_an_image_that_five_halvings_leave_nothing_of_is_refused(refused: Refused, tmp_path: Path) -> None:
+    least = "resnet18 takes height and width of at least 32"
+    for flags in (
+        ["--size", "16", "--mean", ".5,.5,.5", "--std", "1,1,1"],
+        ["--float-input", "--input-shape", "64,31,3"],
+    ):
+        assert refused(2, "export", "--arch", "resnet18", "-o", "x.onnx", *flags).endswith(least)
 
 
 # The place of the output.
@@ -351,6 +383,8 @@ def written_to(folder: Path) -> list[tuple[object, ...]]:
         ("build", "-o", folder / "x.edge"),
         ("export", "--arch", "bogus", "-o", folder / "x.onnx"),
         ("calibrate", "missing.onnx", "--images", "missing", "-o", folder / "t.json"),
+        ("cache", "missing.onnx", "--table", "missing", "--trt-version", "8502", "-o", folder / "c.cache"),
+        ("uncache", "missing.onnx", "--cache", "missing", "--images", "missing", "-o", folder / "t.json"),
         ("quantize", "missing.onnx", "--table", "missing", "-o", folder / "q.onnx"),
         ("compile", "missing.onnx", "--target", "cpu", "-o", folder / "x.engine"),
         ("init", folder),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -81,14 +82,13 @@ def test_a_failing_check_prints_its_document_and_exits_3(demo_bundle: Path, cli:
     assert (failed.returncode, document["passed"]) == (3, False)
     assert failed.stderr.count("\n") == 1 and "50 images are too few to be sure" in failed.stderr
     assert document["images_to_be_sure"] > 50
-    assert cli(*arguments, "--max-drop", "-100").returncode == 3
     assert cli(*arguments, "--max-drop", "100", "--strict").returncode == 0
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-101"])
+@pytest.mark.parametrize("value", ["nan", "inf", "101", "-0.1"])
 def test_max_drop_must_be_points(value: str, demo_bundle: Path, refused: Refused) -> None:
     line = refused(2, "check", demo_bundle, "--images", demo.TEST, "--limit", 10, "--max-drop", value)
-    assert line == f"max_drop is {value}: give points of top-1 accuracy, from -100 to 100"
+    assert re.match("Invalid value for '--max-drop'|max_drop is nan: give points of top-1 accuracy", line)
 
 
 def test_what_check_refuses(demo_bundle: Path, demo_onnx: Path, refused: Refused, few: Path) -> None:

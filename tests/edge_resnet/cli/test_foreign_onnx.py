@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,9 @@ def test_the_whole_line(foreign: Path, few: Path, cli: Cli, cli_json: CliJson) -
     assert [line.rstrip() for line in done.stderr.splitlines()] == notes
     made = cli_json("quantize", foreign, "--table", "t.json", "-o", "q.onnx")
     assert len(made["quantized_layers"]) == 19 and made["kept_float"] == ["/0/fc/Gemm"]
-    report = cli_json("check", "q.onnx", "--reference", foreign, "--images", few / "test")
+    checked = cli("check", "q.onnx", "--reference", foreign, "--images", few / "test", "--json")
+    assert f"the folders of {few / 'test'}, sorted, are taken for 0, 1, 2 …" in " ".join(checked.stderr.split())
+    report = json.loads(checked.stdout)
     assert report["images"] == 40 and report["agreement"] >= 0.95
     assert report["logit_sqnr_db"] > 20
     compiled = cli_json("compile", "q.onnx", "--target", "rtx-30")
@@ -113,6 +116,11 @@ def test_what_is_missing_or_contradicts_is_said(
     cli_json("calibrate", foreign, *FLAGS, *images)
     line = refused(2, "quantize", demo_onnx, "--table", "t.json", "-o", "q.onnx")
     assert line.startswith("the calibration table was made for another model")
+
+
+def test_what_was_changed_is_not_said_of_what_fails(foreign: Path, recipe_file: RecipeFile, refused: Refused) -> None:
+    recipe = recipe_file(model=f'onnx = "{foreign}"', accuracy=f'images = "{demo.CALIBRATION}"')
+    assert "evaluation images were used for calibration" in refused(2, "build", recipe)
 
 
 def test_a_foreign_operator_is_named(few: Path, refused: Refused, tmp_path: Path) -> None:
