@@ -20,6 +20,7 @@ from edge_resnet.calibration.topology import (
     convolutions,
     data,
     load_graph,
+    rectified_tensors,
     residual_adds,
 )
 from edge_resnet.errors import CalibrationError
@@ -116,13 +117,13 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
     shapes = {
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)
     }
-    producers = {output: node for node in graph.node for output in node.output}
+    rectified = rectified_tensors(load_graph(model).graph)
     for index, name in enumerate(names):
         stat = f"stat.{index}"
         stride = math.ceil(math.sqrt(math.prod(shapes[name][1:]) / SAMPLE))
         pool = helper.make_node("AveragePool", [name], [f"{stat}.sample"], kernel_shape=[1, 1], strides=[stride] * 2)
         graph.node.append(pool)
-        if _rectified(producers[name], producers):
+        if name in rectified:
             graph.node.append(helper.make_node("GlobalMaxPool", [name], [f"{stat}.ends"]))
         else:
             largest, smallest = f"{stat}.max", f"{stat}.min"
@@ -132,10 +133,3 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
         for part in ("ends", "sample"):
             graph.output.append(helper.make_tensor_value_info(f"{stat}.{part}", TensorProto.FLOAT, None))
     return made
-
-
-def _rectified(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether a ReLU made the values that a node gives."""
-    while node.op_type == "MaxPool":
-        node = producers[node.input[0]]
-    return bool(node.op_type == "Relu")

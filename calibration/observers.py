@@ -1,8 +1,8 @@
 """Observers: streaming statistics of one tensor, in constant memory, merged exactly.
 
-Each sees batches, can be merged with another of its kind, and gives a ``TensorRange`` at the end. The state is integer
+Each sees images, can be merged with another of its kind, and gives a ``TensorRange`` at the end. The state is integer
 counts and exact extremes, so that the range does not depend on how images were split into batches or in which order
-parts were merged.
+parts were merged; the moving average alone depends on the images' order, and refuses to be merged.
 """
 
 from __future__ import annotations
@@ -78,15 +78,19 @@ class Observer(ABC):
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError("a value is NaN or infinite: check the weights and the preprocessing")
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self._sample(sample)
+        self._take_image(low, high, sample)
 
     def merge(self, other: Observer) -> None:
-        """Adds what another observer of the same kind has seen."""
+        """Adds what another observer of the same kind has seen.
+
+        Raises:
+            CalibrationError: it is of another kind, or of one whose range depends on the order of images.
+        """
         if type(other) is not type(self):
             raise CalibrationError(f"cannot merge {other.name} statistics into {self.name} ones")
+        self._merge(other)
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
-        self._merge(other)
 
     def range(self) -> TensorRange:
         """The chosen ranges.
@@ -100,12 +104,12 @@ class Observer(ABC):
         return TensorRange(self.minimum, self.maximum, amax, low, high)
 
     @abstractmethod
-    def _sample(self, sample: Values) -> None:
-        """Adds a sample to the distribution."""
+    def _take_image(self, low: float, high: float, sample: Values) -> None:
+        """Adds an image's tensor: its extremes, and a sample of its distribution."""
 
     @abstractmethod
     def _merge(self, other: Any) -> None:
-        """Adds the other's distribution."""
+        """Adds what the other holds besides extremes."""
 
     @abstractmethod
     def _choose(self) -> tuple[float, float, float]:
@@ -117,7 +121,7 @@ class MinMaxObserver(Observer):
 
     name = "minmax"
 
-    def _sample(self, sample: Values) -> None:
+    def _take_image(self, low: float, high: float, sample: Values) -> None:
         pass
 
     def _merge(self, other: MinMaxObserver) -> None:
@@ -125,6 +129,38 @@ class MinMaxObserver(Observer):
 
     def _choose(self) -> tuple[float, float, float]:
         return max(abs(self.minimum), abs(self.maximum)), self.minimum, self.maximum
+
+
+class MovingAverageObserver(Observer):
+    """Exponential moving averages of each image's extremes, in the order of the images (Jacob et al., arXiv:1712.05877,
+    section 3.1).
+
+    The first image starts both averages, and each later one moves them by a hundredth of the way: the last hundred or so
+    decide, and of fewer images the first weighs most.
+    """
+
+    name = "moving-average"
+    MOMENTUM = 0.99
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._averages: tuple[float, float] | None = None
+
+    def _take_image(self, low: float, high: float, sample: Values) -> None:
+        before_low, before_high = self._averages or (low, high)
+        step = 1 - self.MOMENTUM
+        # Rounded or not, average + step · (new − average) lies between the two, so within the extremes.
+        self._averages = before_low + step * (low - before_low), before_high + step * (high - before_high)
+
+    def _merge(self, other: MovingAverageObserver) -> None:
+        raise CalibrationError(
+            f"cannot merge {self.name} statistics, which depend on the order of the images: collect them in one go"
+        )
+
+    def _choose(self) -> tuple[float, float, float]:
+        assert self._averages is not None
+        low, high = self._averages
+        return max(abs(low), abs(high)), low, high
 
 
 class Histogram:
@@ -169,6 +205,16 @@ class Histogram:
         middles = np.arange(-self.BINS, self.BINS, dtype=np.float64) + 0.5
         return np.ldexp(middles, self.exponent or 0)
 
+    @property
+    def width(self) -> float:
+        """Of one bin."""
+        return math.ldexp(1.0, self.exponent or 0)
+
+    @property
+    def magnitudes(self) -> npt.NDArray[np.int64]:
+        """Counts of |x| in ``BINS`` bins from 0 on, exact zeros aside."""
+        return np.asarray(self.counts[self.BINS :] + self.counts[: self.BINS][::-1])
+
     @classmethod
     def _exponent_for(cls, largest: float) -> int:
         exponent = math.frexp(largest)[1]  # largest = mantissa · 2^exponent, mantissa in [0.5, 1)
@@ -194,7 +240,7 @@ class HistogramObserver(Observer):
         super().__init__()
         self.histogram = Histogram()
 
-    def _sample(self, sample: Values) -> None:
+    def _take_image(self, low: float, high: float, sample: Values) -> None:
         self.histogram.add(sample)
 
     def _merge(self, other: HistogramObserver) -> None:
@@ -211,14 +257,12 @@ class PercentileObserver(HistogramObserver):
         counts, zeros = self.histogram.counts, self.histogram.zeros
         total = counts.sum() + zeros
         kept = total * self.PERCENTILE / 100
-        width = 2.0 ** (self.histogram.exponent or 0)
-        middle = Histogram.BINS
-        magnitudes = counts[middle:] + counts[:middle][::-1]
+        width, middle = self.histogram.width, Histogram.BINS
         upper = np.cumsum(counts)
         upper[middle:] += zeros
         lower = np.cumsum(counts[::-1])
         lower[middle:] += zeros
-        amax = (np.searchsorted(np.cumsum(magnitudes) + zeros, kept) + 1) * width
+        amax = (np.searchsorted(np.cumsum(self.histogram.magnitudes) + zeros, kept) + 1) * width
         high = (np.searchsorted(upper, kept) + 1 - middle) * width
         low = -(np.searchsorted(lower, kept) + 1 - middle) * width
         largest = max(abs(self.minimum), abs(self.maximum))
@@ -263,7 +307,78 @@ class MseObserver(HistogramObserver):
         return amax, max(low, min(self.minimum, 0.0)), min(high, max(self.maximum, 0.0))
 
 
-OBSERVERS: dict[str, type[Observer]] = {cls.name: cls for cls in (MinMaxObserver, PercentileObserver, MseObserver)}
+class EntropyObserver(HistogramObserver):
+    """Clips where 128 levels differ least from what was seen, by Kullback and Leibler's divergence.
+
+    NVIDIA's open rule (Migacz, "8-bit Inference with TensorRT", GTC 2017; ModelOpt's entropy calibrator). |x| lies in
+    bins, and bin 0 counts as bin 1 does: zeros cost nothing. For every i from 128 on, P is the first i bins, all that
+    lies beyond them added to the last one; Q is the same bins without it, in 128 levels, bin b in level ⌊128·b / i⌋, of
+    which each nonempty bin has its level's mean. The i with the least KL(P‖Q) is kept, the largest of equals.
+
+    The rule lays its 2048 bins over [0, largest]. Here they lie over [0, 2ᵐ], the next power of two, because such bins
+    merge exactly, and i ends at the bin that holds the largest: bins are up to twice as wide as the rule's, and amax is
+    at least 2ᵐ / 16.
+
+    The asymmetric range is [−amax, amax] within what was seen: [0, amax] behind a ReLU.
+
+    Where few values hold most of a tensor, as a plain background does behind the stem, the rule clips far too much:
+    ``mse`` does not.
+    """
+
+    name = "entropy"
+    LEVELS = 128
+
+    def _choose(self) -> tuple[float, float, float]:
+        largest = max(abs(self.minimum), abs(self.maximum))
+        used = np.flatnonzero(self.histogram.magnitudes)
+        if not used.size:
+            return largest, self.minimum, self.maximum
+        bins = self.histogram.magnitudes[: used[-1] + 1].astype(np.float64)
+        bins[0] = bins[1]
+        backwards = divergences(bins, self.LEVELS)[::-1]
+        amax = min((bins.size - int(np.argmin(backwards))) * self.histogram.width, largest)
+        return amax, max(-amax, min(self.minimum, 0.0)), min(amax, max(self.maximum, 0.0))
+
+
+def divergences(bins: npt.NDArray[np.float64], levels: int) -> npt.NDArray[np.float64]:
+    """KL(P‖Q), in nats, of each candidate of the entropy rule.
+
+    With b a bin's count in P, M a level's mass in P and q the mean of its nonempty bins in Q:
+    KL = (Σ b·log b − Σ M·log q) / ΣP + log(ΣQ / ΣP). The sums are differences of running totals, so that a candidate
+    costs its levels, not its bins.
+
+    Args:
+        bins: counts, N of them, at least ``levels``.
+        levels: of Q.
+
+    Returns:
+        For ``levels``, …, N kept bins; infinite where P has something in its last bin and Q has nothing.
+    """
+    total = bins.sum()
+    kept = np.arange(levels, bins.size + 1)
+    last, beyond = bins[kept - 1], total - _running_total(bins)[kept]
+    first_bins = -(-kept[:, np.newaxis] * np.arange(levels + 1) // levels)  # of each level: ⌈level · i / levels⌉
+    mass, nonempty = (np.diff(_running_total(each)[first_bins]) for each in (bins, bins > 0))
+    mean = mass / np.maximum(nonempty, 1)
+    mass[:, -1] += beyond
+    information = _running_total(_times_log(bins, bins))[kept - 1] + _times_log(last + beyond, last + beyond)
+    share = np.where((last == 0) & (beyond > 0), np.inf, (total - beyond) / total)
+    return np.asarray((information - _times_log(mass, mean).sum(1)) / total + np.log(share))
+
+
+def _running_total(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The sum of the first 0, 1, …, N values."""
+    return np.concatenate([[0.0], np.cumsum(values)])
+
+
+def _times_log(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Gives x · log y, and 0 where y is 0."""
+    return x * np.log(y, where=y > 0, out=np.zeros_like(y))
+
+
+OBSERVERS: dict[str, type[Observer]] = {
+    cls.name: cls for cls in (MinMaxObserver, PercentileObserver, MseObserver, EntropyObserver, MovingAverageObserver)
+}
 """Every observer by the name that ``--method`` takes."""
 
 

@@ -73,6 +73,25 @@ def test_batches_make_no_difference(network: Network, random_frames: Callable[..
     assert len(tables) == 1
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_images_are_observed_one_by_one_in_their_order(
+    network: Network, random_frames: Callable[..., Frames], tensors_of: Callable[..., Any], batch: int
+) -> None:
+    """The moving average of each image's extremes, the frames growing darker from one to the next."""
+    darker = np.arange(1, 9, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    model, frames = network("resnet20", 32), random_frames(8, 32) // darker
+    table = collected(model, frames, batch, "moving-average")
+    results = tensors_of(model, frames, list(table.ranges))
+    for name, found in table.ranges.items():
+        low, high = (ends.astype(np.float64) for ends in (results[name].min((1, 2, 3)), results[name].max((1, 2, 3))))
+        tolerance = 1e-5 * float(np.abs(results[name]).max())
+        for average, of_images in ((found.low, low), (found.high, high)):
+            wanted = of_images[0]
+            for end in of_images[1:]:
+                wanted = 0.99 * wanted + 0.01 * end
+            assert average == pytest.approx(wanted, abs=tolerance)
+
+
 def test_the_samples_distribution_is_the_tensors(
     network: Network, random_frames: Callable[..., Frames], tensors_of: Callable[..., Any]
 ) -> None:
@@ -142,5 +161,5 @@ def test_no_images_are_refused(network: Network) -> None:
 
 
 def test_an_unknown_method_is_refused_before_any_work(network: Network) -> None:
-    with pytest.raises(CalibrationError, match="unknown calibration method 'entropy'"):
-        collected(network("resnet20", 32), np.zeros((1, 1, 1, 1), np.uint8), method="entropy")
+    with pytest.raises(CalibrationError, match="unknown calibration method 'kl'"):
+        collected(network("resnet20", 32), np.zeros((1, 1, 1, 1), np.uint8), method="kl")
