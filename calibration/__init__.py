@@ -11,11 +11,13 @@ from edge_resnet.calibration.quantize import EFFORTS, frames_wanted, quantize
 from edge_resnet.calibration.refine import Refined, exact_input
 from edge_resnet.calibration.schemes import SCHEMES, Scheme
 from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.calibration.trt_cache import CalibrationCache, read_cache, table_from_cache, write_cache
 
 __all__ = [
     "EFFORTS",
     "OBSERVERS",
     "SCHEMES",
+    "CalibrationCache",
     "CalibrationTable",
     "Observer",
     "QuantizedModel",
@@ -29,4 +31,7 @@ __all__ = [
     "half_typed",
     "insert_qdq",
     "quantize",
+    "read_cache",
+    "table_from_cache",
+    "write_cache",
 ]

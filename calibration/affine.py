@@ -79,6 +79,6 @@ def symmetric(amax: npt.ArrayLike, axis: int | None = None) -> QuantParams:
 def asymmetric(low: float, high: float) -> QuantParams:
     """UINT8 over [low, high], widened to hold 0 exactly: a padded or rectified pixel must stay 0."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.maximum(np.float32((high - low) / 255), SMALLEST_SCALE)
+    scale = half_scale(np.asarray((high - low) / 255, np.float32))
     zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
-    return QuantParams(np.asarray(scale, np.float32), zero_point, np.uint8)
+    return QuantParams(scale, zero_point, np.uint8)

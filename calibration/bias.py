@@ -5,19 +5,20 @@ Quantization Through Weight Equalization and Bias Correction" (arXiv:1906.04721,
 the mean of the convolution's output. But what a ReLU cuts off is never seen: where most of a channel is cut off (the
 plain background of a camera that looks at a conveyor belt), the mean is dominated by values that do not matter, and
 restoring it spoils those that do. So the bias found here minimises the squared error *behind* the ReLU, and, where the
-convolution ends a residual branch, behind the sum with its quantized shortcut. ``benchmarks/bias_correction.py`` shows
+convolution ends a residual branch, behind the sum with its quantized shortcut. ``benchmarks/refinement.py`` shows
 both.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.calibration.qdq import insert_qdq
+from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.refine import Refined, replace_constant
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.segments import Chunks, Walk
@@ -26,6 +27,8 @@ from edge_resnet.calibration.topology import convolutions, load_graph, save_grap
 Vector = npt.NDArray[np.float32]
 """One number a channel."""
 
+MEMORY = 1 << 29
+"""Bytes that the tensors between two layers may take; bounds the frames that are looked at."""
 STEPS = 4
 """Newton steps of the search behind a ReLU; the error is piecewise quadratic, and two or three reach its minimum."""
 
@@ -38,11 +41,12 @@ def correct_biases(
     Args:
         refined: the network and its ranges.
         scheme: how it will be quantized.
-        frames: some hundred calibration frames N×H×W×C; they are in memory, with the tensors between two layers.
+        frames: calibration frames N×H×W×C; of large ones some are enough, evenly over all, for the tensors between two
+            layers are in memory.
         keep_float: nodes that will stay float.
     """
-    quantized = insert_qdq(refined.model, refined.table, scheme, keep_float).model
-    corrections = _corrections(refined.model, quantized, frames)
+    quantized = place_qdq(refined.model, refined.table, scheme, keep_float).model
+    corrections = _corrections(refined.model, quantized, frames[:: math.ceil(len(frames) / frames_at_once(frames))])
     loaded = load_graph(refined.model)
     for conv in convolutions(loaded.graph):
         bias = conv.inputs[2] if len(conv.inputs) > 2 else None
@@ -50,6 +54,15 @@ def correct_biases(
             replace_constant(bias, bias.const_value.numpy() + corrections[str(conv.name)])
     made = save_graph(loaded)
     return Refined(made, refined.table.with_ranges(made, {}))
+
+
+def frames_at_once(frames: npt.NDArray[np.uint8]) -> int:
+    """How many frames H×W×C fit into ``MEMORY``."""
+    height, width = frames.shape[1:3]
+    between = (
+        96 * 4 * int(height) * int(width)
+    )  # six float32 tensors of 16 values a pixel: a ResNet's widest, in both forms
+    return max(16, MEMORY // between)
 
 
 def _corrections(

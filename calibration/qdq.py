@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edge_resnet.calibration.affine import QuantParams, quantize
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
+from edge_resnet.calibration.topology import convolutions, data, load_graph, own_constants, save_graph
 from edge_resnet.errors import CalibrationError
 
 HALF_OPSET, HALF_IR = 19, 9
@@ -74,7 +74,18 @@ class _Editor:
 def insert_qdq(
     model: onnx.ModelProto, table: CalibrationTable, scheme: Scheme, keep_float: Collection[str] = ()
 ) -> QuantizedModel:
-    """Quantizes every convolution of a model, but those named in ``keep_float``.
+    """Quantizes every convolution of a model, but those named in ``keep_float``, in the form that engines take.
+
+    Args and errors are those of ``place_qdq``.
+    """
+    placed = place_qdq(model, table, scheme, keep_float)
+    return replace(placed, model=scheme.finish(placed.model))
+
+
+def place_qdq(
+    model: onnx.ModelProto, table: CalibrationTable, scheme: Scheme, keep_float: Collection[str] = ()
+) -> QuantizedModel:
+    """Quantizes a model with zero points as they are: every tensor but the quantized ones means what it did.
 
     Args:
         model: FP32 ONNX; left as it is.
@@ -88,6 +99,7 @@ def insert_qdq(
     table.check_fits(model)
     loaded = load_graph(model)
     graph = loaded.graph
+    own_constants(graph)
     names = {str(node.name) for node in graph}
     for name in keep_float:
         if name not in names:
@@ -110,18 +122,25 @@ def insert_qdq(
             if reader.op_type == "Conv":
                 activations[reader] = params
     for conv in quantized:
-        _quantize_constants(editor, conv, scheme, activations[conv])
+        known = table.weight_scales.get(str(data(conv, 1).name))
+        _quantize_constants(editor, conv, scheme, activations[conv], known)
     RemoveUnusedNodesPass()(loaded)
     made = save_graph(loaded)
     return QuantizedModel(made, scheme.name, tuple(str(conv.name) for conv in quantized), tuple(floats))
 
 
-def _quantize_constants(editor: _Editor, conv: ir.Node, scheme: Scheme, activation: QuantParams) -> None:
+def _quantize_constants(
+    editor: _Editor, conv: ir.Node, scheme: Scheme, activation: QuantParams, known: tuple[float, ...] | None
+) -> None:
     weight = data(conv, 1)
     assert weight.const_value is not None
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     shift = None if bias is None or bias.const_value is None else bias.const_value.numpy()
-    params = scheme.weight_params(weight.const_value.numpy(), shift, activation)
+    params = (
+        scheme.weight_params(weight.const_value.numpy(), shift, activation)
+        if known is None
+        else QuantParams(np.asarray(known, np.float32), 0, np.int8, axis=0)
+    )
     bias_params = None if bias is None else scheme.bias_params(activation, params)
     dq, result = editor.quantized_constant(weight, params)
     editor.graph.insert_before(conv, dq)

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from edge_resnet.calibration.bias import correct_biases
-from edge_resnet.calibration.qdq import QuantizedModel, insert_qdq
+from edge_resnet.calibration.equalize import equalize
+from edge_resnet.calibration.qdq import QuantizedModel, insert_qdq, place_qdq
 from edge_resnet.calibration.refine import Refined, exact_input
+from edge_resnet.calibration.rounding import round_weights
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.errors import CalibrationError
 
+Frames = npt.NDArray[np.uint8]
+"""Calibration frames N×H×W×C."""
+Refinement = Callable[[Refined, Scheme, Frames, tuple[str, ...]], Refined]
+"""Network and ranges, the scheme they are for, frames, and the nodes that stay float → network and ranges."""
+
+
+def _exact_input(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
+    first = next((node.name for node in refined.model.graph.node if node.op_type == "Conv"), None)
+    return refined if first in keep_float else exact_input(refined.model, refined.table)
+
+
+REFINEMENTS: dict[str, Refinement] = {
+    "exact-input": _exact_input,
+    "equalize": equalize,
+    "round": round_weights,
+    "bias": correct_biases,
+}
+"""Every refinement by its name, in the order in which they build on each other; each may be left out."""
+
 EFFORTS: dict[str, int] = {"fast": 0, "standard": 128, "best": 512}
-"""Frames that bias correction measures, by the name that ``--effort`` takes."""
-MEMORY = 1 << 29
-"""Bytes that the tensors between two layers may take while biases are corrected; bounds the frames."""
+"""Frames that refinement looks at, by the name that ``--effort`` takes; without any, the input is made exact, no more."""
 
 
-def frames_wanted(effort: str, input_shape: tuple[int, int, int]) -> int:
-    """How many calibration frames H×W×C ``quantize`` makes use of.
+def frames_wanted(effort: str) -> int:
+    """How many calibration frames ``quantize`` makes use of.
 
     Raises:
         CalibrationError: the effort is unknown.
     """
     if effort not in EFFORTS:
         raise CalibrationError(f"unknown effort '{effort}': choose one of {', '.join(EFFORTS)}")
-    height, width, _ = input_shape
-    between = 96 * 4 * height * width  # six float32 tensors of 16 values a pixel: a ResNet's widest, in both forms
-    return min(EFFORTS[effort], max(16, MEMORY // between))
+    return EFFORTS[effort]
 
 
 def quantize(
     model: onnx.ModelProto,
     table: CalibrationTable,
     scheme: Scheme,
-    frames: npt.NDArray[np.uint8] | None,
+    frames: Frames | None,
     keep_float: tuple[str, ...] = (),
 ) -> QuantizedModel:
     """Refines a network for a scheme, then inserts Q/DQ.
@@ -45,12 +64,33 @@ def quantize(
         model: FP32 ONNX that takes uint8 frames.
         table: its ranges.
         scheme: what to lower to.
-        frames: calibration frames N×H×W×C for bias correction; None or none leaves the biases as they are.
+        frames: calibration frames N×H×W×C; of None or none, what looks at frames is left out.
         keep_float: names of nodes that stay float.
+
+    Raises:
+        CalibrationError: the table belongs to another model or lacks a tensor; a name in ``keep_float`` is unknown.
     """
-    table.check_fits(model)
-    first = model.graph.node and next((node.name for node in model.graph.node if node.op_type == "Conv"), None)
-    refined = Refined(model, table) if first in keep_float else exact_input(model, table)
-    if frames is not None and len(frames):
-        refined = correct_biases(refined, scheme, frames, keep_float)
+    place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
+    chain = tuple(REFINEMENTS) if frames is not None and len(frames) else ("exact-input",)
+    seen = np.zeros((0, 1, 1, 1), np.uint8) if frames is None else frames
+    refined = refine(Refined(model, table), scheme, seen, chain, keep_float)
     return insert_qdq(refined.model, refined.table, scheme, keep_float)
+
+
+def refine(
+    refined: Refined, scheme: Scheme, frames: Frames, chain: tuple[str, ...], keep_float: tuple[str, ...] = ()
+) -> Refined:
+    """Applies refinements, one after another.
+
+    Raises:
+        CalibrationError: a name in the chain is unknown, or stands before one that it builds on.
+    """
+    order = list(REFINEMENTS)
+    for name in chain:
+        if name not in REFINEMENTS:
+            raise CalibrationError(f"unknown refinement '{name}': choose of {', '.join(REFINEMENTS)}")
+    if [order.index(name) for name in chain] != sorted({order.index(name) for name in chain}):
+        raise CalibrationError(f"refinements {', '.join(chain)}: name each once, in the order {', '.join(order)}")
+    for name in chain:
+        refined = REFINEMENTS[name](refined, scheme, frames, keep_float)
+    return refined

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from edge_resnet.calibration.affine import Array, QuantParams, asymmetric, symmetric
@@ -27,6 +29,7 @@ from edge_resnet.calibration.topology import (
     shortcut_index,
     source_of_moves,
 )
+from edge_resnet.calibration.zero_points import fold_zero_points
 from edge_resnet.errors import CalibrationError
 
 Reads = dict[ir.Value, list[tuple[ir.Node, int]]]
@@ -61,6 +64,14 @@ class Scheme(ABC):
         """
 
     @abstractmethod
+    def summable(self, integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Weights M×C×kH×kW that were not rounded to the nearest, changed as far as the engines' sums need it."""
+
+    @abstractmethod
+    def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Turns a Q/DQ model with these parameters into the form that the engines take."""
+
+    @abstractmethod
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:
         """Parameters of a convolution's bias; None keeps it float."""
 
@@ -80,6 +91,9 @@ class Scheme(ABC):
 
 class TensorRtScheme(Scheme):
     """TensorRT's explicit quantization: INT8, zero point 0, per-tensor activations, per-channel weights, float bias.
+
+    Ranges are asymmetric all the same: zero points go into biases at the end (``zero_points``), and a tensor behind a ReLU
+    has all 256 integers.
 
     Quantized are the input of every convolution and, at a residual Add, the shortcut alone: TensorRT then fuses the Add
     into the convolution of the other branch, which reads the shortcut as INT8 (TensorRT developer guide, "Q/DQ
@@ -112,10 +126,16 @@ class TensorRtScheme(Scheme):
         return str(source_of_moves(value).name)
 
     def activation_params(self, found: TensorRange) -> QuantParams:
-        return symmetric(found.amax)
+        return asymmetric(found.low, found.high)
+
+    def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return fold_zero_points(model)
 
     def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
         return symmetric(np.abs(weight).max(axis=(1, 2, 3)), axis=0)
+
+    def summable(self, integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        return integers
 
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:
         return None
@@ -162,6 +182,9 @@ class CpuScheme(Scheme):
     def activation_params(self, found: TensorRange) -> QuantParams:
         return asymmetric(found.low, found.high)
 
+    def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return model
+
     def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
         flat = np.sort(weight.reshape(len(weight), -1), axis=1)
         flat = np.pad(flat, ((0, 0), (0, max(0, 2 - flat.shape[1]))))
@@ -172,6 +195,16 @@ class CpuScheme(Scheme):
         if bias is not None:
             amax = np.maximum(amax, 127 * np.abs(bias) / (self.BIAS_LIMIT * activation.scale))
         return symmetric(amax, axis=0)
+
+    def summable(self, integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        flat = integers.reshape(len(integers), -1).astype(np.int64)
+        for sign in (1, -1):
+            rows, order = np.arange(len(flat)), np.argsort(-sign * flat, axis=1, kind="stable")
+            first, second = order[:, 0], order[:, min(1, flat.shape[1] - 1)]
+            pair = np.maximum(sign * flat[rows, first], 0) + np.maximum(sign * flat[rows, second], 0)
+            excess = np.where(first == second, 0, np.maximum(pair - (self.PAIR_LIMIT + 1), 0))
+            flat[rows, first] -= sign * excess
+        return flat.astype(np.int8).reshape(integers.shape)
 
     def bias_params(self, activation: QuantParams, weight: QuantParams) -> QuantParams | None:
         return QuantParams(activation.scale * weight.scale, 0, np.int32, axis=0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -26,6 +27,8 @@ class CalibrationTable:
     """The image set's manifest: hashes, class counts."""
     preprocessing: dict[str, Any]
     ranges: dict[str, TensorRange]
+    weight_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of weights that refinement has rounded already, one a channel (axis 0): their values are multiples of these."""
 
     def with_ranges(self, model: onnx.ModelProto, ranges: dict[str, TensorRange]) -> CalibrationTable:
         """The table of a refined model: some ranges replaced or added."""
@@ -58,6 +61,7 @@ class CalibrationTable:
             "images": self.images,
             "preprocessing": self.preprocessing,
             "ranges": {name: r.to_json() for name, r in self.ranges.items()},
+            "weight_scales": self.weight_scales,
         }
         return json.dumps(document, indent=1) + "\n"
 
@@ -72,8 +76,15 @@ class CalibrationTable:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise CalibrationError(f"{name}: not a calibration table ({error}): make one with `calibrate`") from error
-        wanted = {"format", "method", "model", "images", "preprocessing", "ranges"}
-        kinds = {"method": str, "model": str, "images": dict, "preprocessing": dict, "ranges": dict}
+        kinds = {
+            "method": str,
+            "model": str,
+            "images": dict,
+            "preprocessing": dict,
+            "ranges": dict,
+            "weight_scales": dict,
+        }
+        wanted = {"format", *kinds}
         if (
             not isinstance(document, dict)
             or set(document) != wanted
@@ -86,9 +97,16 @@ class CalibrationTable:
             )
         try:
             ranges = {tensor: TensorRange.from_json(values) for tensor, values in document["ranges"].items()}
+            scales = {weight: _scales(weight, values) for weight, values in document["weight_scales"].items()}
         except CalibrationError as error:
             raise CalibrationError(f"{name}: {error}") from error
-        return cls(document["method"], document["model"], document["images"], document["preprocessing"], ranges)
+        return cls(document["method"], document["model"], document["images"], document["preprocessing"], ranges, scales)
+
+
+def _scales(weight: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(isinstance(v, (int, float)) and 0 < v < math.inf for v in values):
+        raise CalibrationError(f"the scales of '{weight}' are {values!r:.60}: they must be positive numbers")
+    return tuple(float(value) for value in values)
 
 
 def model_digest(model: onnx.ModelProto) -> str:

@@ -33,6 +33,20 @@ def data(node: ir.Node, index: int = 0) -> ir.Value:
     return value
 
 
+def own_constants(graph: ir.Graph) -> None:
+    """Gives each reader of a constant one of its own, so that it can be changed for that reader alone."""
+    for constant in list(graph.initializers.values()):
+        first, *others = [*constant.uses(), None]
+        for use in others:
+            if use is not None and first is not None and constant.const_value is not None:
+                name = f"{constant.name}.{use.node.name}.{use.idx}"
+                copy = ir.tensor(constant.const_value.numpy(), name=name)  # the tensor itself is the loaded model's own
+                made = ir.Value(name=name, const_value=copy)
+                made.type, made.shape = constant.type, constant.shape
+                graph.register_initializer(made)
+                use.node.replace_input_with(use.idx, made)
+
+
 def convolutions(graph: ir.Graph) -> list[ir.Node]:
     """Convolutions with constant weights, in topological order."""
     return [node for node in graph if node.op_type == "Conv" and data(node, 1).const_value is not None]
@@ -82,6 +96,18 @@ def activated(node: ir.Node) -> ir.Value:
     output = node.outputs[0]
     reader = only_reader(output)
     return reader.outputs[0] if reader is not None and reader.op_type == "Relu" else output
+
+
+def rectified_tensors(graph: ir.Graph) -> set[str]:
+    """Names of the tensors whose values a ReLU made, behind any max pooling: none of them is negative."""
+    return {str(value.name) for node in graph for value in node.outputs if _rectified(value)}
+
+
+def _rectified(value: ir.Value) -> bool:
+    producer = value.producer()
+    while producer is not None and producer.op_type == "MaxPool":
+        producer = data(producer).producer()
+    return producer is not None and producer.op_type == "Relu"
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

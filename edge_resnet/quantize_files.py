@@ -9,11 +9,42 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edge_resnet.adoption import Network, open_network
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.errors import CalibrationError
 from edge_resnet.images import ImageSet, open_images
 from edge_resnet.onnx_file import read_metadata, write_metadata
 from edge_resnet.preprocessing import Preprocessing
+
+
+def open_table(path: Path) -> CalibrationTable:
+    """Reads a calibration table.
+
+    Raises:
+        CalibrationError: the file is missing or holds something else.
+    """
+    if not path.is_file():
+        raise CalibrationError(f"no calibration table at {path}: make one with `edge-resnet calibrate`")
+    return CalibrationTable.from_json(path.read_bytes(), str(path))
+
+
+def open_calibrated(path: Path, table: CalibrationTable) -> Network:
+    """Reads the FP32 network that a table was made from.
+
+    Raises:
+        CalibrationError: the table is another network's, or its images were prepared otherwise.
+    """
+    given = table_preprocessing(table)
+    network = open_network(path, given)
+    here, there = network.preprocessing.to_json(), given.to_json()
+    for key in here.keys() | there.keys():
+        if here.get(key) != there.get(key):
+            raise CalibrationError(
+                f"the calibration table was made with {key} {there.get(key)}, and {path} has {here.get(key)}: "
+                f"run `edge-resnet calibrate` on this model"
+            )
+    table.check_fits(network.model)
+    return network
 
 
 def refinement_frames(table: CalibrationTable, beside: Path, source: Path | None, count: int) -> npt.NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, Images, JsonFlag, Limit, print_json, say
-from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, preprocessing_of
-from edge_resnet.errors import RecipeError
+from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, network_of, preprocessing_of
 from edge_resnet.images import open_images
 from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.recipe import METHODS
 from edge_resnet.stages import peak_mb
 
 
@@ -21,7 +21,7 @@ def run(
     model: Annotated[Path, typer.Argument(metavar="F.onnx", help="FP32 ONNX, from `edge-resnet export` or elsewhere.")],
     images: Images,
     output: Annotated[Path, typer.Option("-o", "--output", help="The calibration table to write.")],
-    method: Annotated[str, typer.Option(metavar="minmax|percentile|mse", help="How a range is chosen.")] = "mse",
+    method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="How a range is chosen.")] = "mse",
     limit: Limit = None,
     preprocessing: Spec = None,
     size: Side = None,
@@ -34,19 +34,14 @@ def run(
 
     Example: `edge-resnet calibrate r50.onnx --images train/ --limit 512 -o r50.table.json`
     """
-    from edge_resnet.adoption import open_network
     from edge_resnet.calibration.collect import collect
     from edge_resnet.chain import CALIBRATION_BATCH
 
-    check_writable(output)
+    check_writable(output, model)
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
-    network = open_network(model, given)
+    network = network_of(model, given)
     spec = network.preprocessing
-    if given not in (None, spec):
-        raise RecipeError(f"the flags contradict the preprocessing that {model} was exported with: leave them out")
     chosen, bars, start = open_images(images, limit), BarProgress(), time.perf_counter()
-    for change in network.changes:
-        bars.note(change)
     with bars.stage("calibrate", len(chosen)):
         table = collect(
             network.model,
@@ -57,6 +52,8 @@ def run(
             advance=bars.advance,
         )
     write_atomically(output, table.to_json().encode())
+    for change in network.changes:
+        bars.note(change)
     seconds = time.perf_counter() - start
     if json:
         print_json(

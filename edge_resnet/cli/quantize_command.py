@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, Limit, print_json, say
-from edge_resnet.errors import CalibrationError
 from edge_resnet.output import check_writable
 
 
@@ -21,7 +20,9 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="The calibration images; refinement looks at them again.")
     ] = None,
     limit: Limit = None,
-    effort: Annotated[str, typer.Option(metavar="fast|standard|best", help="How far to refine.")] = "standard",
+    effort: Annotated[
+        str, typer.Option(metavar="fast|standard|best", help="Refine with 0, 128 or 512 images.")
+    ] = "standard",
     keep_float: Annotated[list[str] | None, typer.Option(help="A layer to leave float; may be repeated.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -29,23 +30,17 @@ def run(
 
     Example: `edge-resnet quantize r50.onnx --table r50.table.json --images train/ -o r50.qdq.onnx`
     """
-    from edge_resnet.adoption import open_network
     from edge_resnet.calibration.quantize import frames_wanted, quantize
     from edge_resnet.calibration.schemes import scheme_named
-    from edge_resnet.calibration.table import CalibrationTable
     from edge_resnet.onnx_file import save_onnx
-    from edge_resnet.quantize_files import refinement_frames, table_preprocessing, with_provenance
+    from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames, with_provenance
 
-    check_writable(output)
-    if not table.is_file():
-        raise CalibrationError(f"no calibration table at {table}: make one with `edge-resnet calibrate`")
-    ranges, wanted = CalibrationTable.from_json(table.read_bytes(), str(table)), scheme_named(scheme)
-    network = open_network(model, table_preprocessing(ranges))
-    loaded = network.model
-    ranges.check_fits(loaded)
+    check_writable(output, model, table)
+    ranges, wanted = open_table(table), scheme_named(scheme)
+    loaded = open_calibrated(model, ranges).model
     bars = BarProgress()
     with bars.stage("quantize"):
-        count = frames_wanted(effort, (*network.preprocessing.size, network.preprocessing.channels))
+        count = frames_wanted(effort)
         frames = refinement_frames(ranges, table.parent, images, min(count, limit or count)) if count else None
         made = quantize(loaded, ranges, wanted, frames, tuple(keep_float or ()))
     save_onnx(with_provenance(made.model, ranges), output)

@@ -15,8 +15,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, collect, insert_qdq
+from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, collect
 from edge_resnet.calibration.collect import observed_tensors
+from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.table import model_digest
 from edge_resnet.demo import demo_recipe
@@ -138,13 +139,16 @@ def view_of() -> type[View]:
 def quantized(
     network: Callable[..., onnx.ModelProto], distinct_ranges: Callable[[onnx.ModelProto], CalibrationTable]
 ) -> Callable[..., tuple[View, CalibrationTable]]:
-    """Quantizes a random ResNet at 32×32 with distinct ranges: ``quantized(arch, scheme, *keep_float)``."""
+    """Quantizes a random ResNet at 32×32 with distinct ranges: ``quantized(arch, scheme, *keep_float)``.
+
+    Zero points are where a scheme put them; ``test_zero_points`` has what becomes of them.
+    """
 
     @cache
     def make(arch: str, scheme: str, *keep_float: str) -> tuple[View, CalibrationTable]:
         model = network(arch, 32)
         table = distinct_ranges(model)
-        return View(insert_qdq(model, table, SCHEMES[scheme], keep_float).model), table
+        return View(place_qdq(model, table, SCHEMES[scheme], keep_float).model), table
 
     return make
 

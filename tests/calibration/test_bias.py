@@ -19,8 +19,8 @@ from edge_resnet.calibration import (
     collect,
     correct_biases,
     exact_input,
-    insert_qdq,
 )
+from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.table import model_digest
 
@@ -70,7 +70,7 @@ class TestByHand:
             }
             body = f"y = Conv (x, w, b) seen = {behind}(y) pool = GlobalAveragePool(seen) logits = Flatten(pool)"
             model = written(body, values, 5, 10, 3)
-            ranges = {"x": TensorRange(0, 127, 127, 0, 127), "seen": TensorRange(-50, 50, 50, -50, 50)}
+            ranges = {"x": TensorRange(0, 127, 127, 0, 255), "seen": TensorRange(-50, 50, 50, -50, 50)}
             return Refined(model, CalibrationTable("by hand", model_digest(model), {}, {}, ranges))
 
         return make
@@ -98,7 +98,7 @@ class TestByHand:
         body = """shortcut = Relu(x) y = Conv (shortcut, w, b) sum = Add(y, shortcut) seen = Relu(sum)
                   pool = GlobalAveragePool(seen) logits = Flatten(pool)"""
         model = written(body, values, 4, 4, 3)
-        ranges = {"shortcut": TensorRange(0, 127, 127, 0, 127)}
+        ranges = {"shortcut": TensorRange(0, 127, 127, 0, 255)}
         table = CalibrationTable("by hand", model_digest(model), {}, {}, ranges)
         frames = np.tile(np.array([100, 120, 0], np.uint8), (2, 4, 4, 1))
         corrected = correct_biases(Refined(model, table), TENSORRT, frames)
@@ -124,7 +124,7 @@ def corrected(
     model, frames = network("resnet18", 32), random_frames(TestOptimum.FRAMES, 32)
     table = collect(model, [frames], method="mse", images={}, preprocessing={})
     refined = correct_biases(Refined(model, table), TENSORRT, frames)
-    return model, insert_qdq(refined.model, refined.table, TENSORRT).model
+    return model, place_qdq(refined.model, refined.table, TENSORRT).model
 
 
 class TestOptimum:
@@ -195,7 +195,7 @@ def uncorrected_and_corrected(demo: Any, request: pytest.FixtureRequest) -> tupl
     scheme = SCHEMES[request.param]
     before = exact_input(demo.model, demo.table)
     after = correct_biases(before, scheme, demo.frames)
-    made = [insert_qdq(refined.model, refined.table, scheme).model for refined in (before, after)]
+    made = [place_qdq(refined.model, refined.table, scheme).model for refined in (before, after)]
     return made[0], made[1]
 
 

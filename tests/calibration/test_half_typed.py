@@ -38,7 +38,7 @@ class TestHalfTyped:
         onnx.checker.check_model(half, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True)
         types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
-        assert types["relu"] == TensorProto.FLOAT16
+        assert types["conv1"] == TensorProto.FLOAT16
         assert TensorProto.FLOAT not in types.values()
         assert TensorProto.FLOAT not in [tensor.data_type for tensor in half.graph.initializer]
         assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, insert_qdq
+from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.simulate import exact_session, fast_session, run_frames
 from edge_resnet.errors import CalibrationError
 
@@ -110,7 +111,7 @@ class TestKeepFloat:
         self, network: Network, distinct_ranges: Ranges, view_of: Callable[..., Any], scheme: str
     ) -> None:
         model = network("resnet18", SIZE)
-        made = insert_qdq(model, distinct_ranges(model), SCHEMES[scheme], self.KEPT)
+        made = place_qdq(model, distinct_ranges(model), SCHEMES[scheme], self.KEPT)
         view, original = view_of(made.model), view_of(model)
         for conv in view.of_type("Conv"):
             kept = conv.name in self.KEPT
@@ -180,7 +181,7 @@ def test_exact_evaluation_is_integer_arithmetic(
         one_convolution,
         {"x": TensorRange(-2.5, 3, 2, -2, 3), "relu": TensorRange(0, 30, 25, 0, 20)},
     )
-    made = insert_qdq(one_convolution, table, SCHEMES[scheme])
+    made = place_qdq(one_convolution, table, SCHEMES[scheme])
     view = view_of(made.model)
     frames = random_frames(3, 6)[:, :, :5]
     results = tensors_of(made.model, frames, ["x", "conv"])

@@ -68,15 +68,15 @@ def test_keeps_the_frame_and_the_names_and_the_other_ranges(
 def test_the_quantizer_gives_every_pixel_back(
     network: Network, distinct_ranges: Ranges, tensors_of: Tensors, scheme: str
 ) -> None:
-    model = network("resnet18", 16)
+    model = network("resnet18", 32)
     refined = exact_input(model, distinct_ranges(model))
     quantized = insert_qdq(refined.model, refined.table, SCHEMES[scheme]).model
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
     assert constants[f"{EXACT_PIXELS}.scale"] == 1
-    all_values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    all_values = np.arange(1024).astype(np.uint8).reshape(1, 32, 32, 1).repeat(3, axis=3)
     name = f"{EXACT_PIXELS}.dequantized"
     pixels = tensors_of(quantized, all_values, [name])[name] + 128
-    wanted = np.tile(np.reshape(ROUNDED_MEAN, (1, 3, 1, 1)), (1, 1, 22, 22))  # a 7×7 convolution pads with 3
+    wanted = np.tile(np.reshape(ROUNDED_MEAN, (1, 3, 1, 1)), (1, 1, 38, 38))  # a 7×7 convolution pads with 3
     wanted[:, :, 3:-3, 3:-3] = all_values.transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(pixels, wanted)
 

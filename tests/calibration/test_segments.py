@@ -14,6 +14,7 @@ from edge_resnet.calibration.segments import CHUNK, Walk
 
 COUNT = CHUNK + 3
 """Frames: a whole chunk and a part of one."""
+SIDE = 32
 
 
 @pytest.fixture(scope="module", params=["resnet20", "resnet20 tensorrt", "resnet18 cpu"])
@@ -21,14 +22,14 @@ def model(
     request: pytest.FixtureRequest, network: Callable[..., onnx.ModelProto], distinct_ranges: Callable[..., Any]
 ) -> onnx.ModelProto:
     arch, _, scheme = request.param.partition(" ")
-    made = network(arch, 16)
+    made = network(arch, SIDE)
     return insert_qdq(made, distinct_ranges(made), SCHEMES[scheme]).model if scheme else made
 
 
 def test_every_convolution_gives_what_a_full_run_gives(
     model: onnx.ModelProto, random_frames: Callable[..., Any], tensors_of: Callable[..., Any]
 ) -> None:
-    frames = random_frames(COUNT, 16)
+    frames = random_frames(COUNT, SIDE)
     names = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
     chunks = [tensors_of(model, frames[start : start + CHUNK], names) for start in (0, CHUNK)]
     walk = Walk(model, frames)
@@ -44,7 +45,7 @@ def test_every_convolution_gives_what_a_full_run_gives(
 
 def test_holds_only_what_is_still_read(model: onnx.ModelProto, random_frames: Callable[..., Any]) -> None:
     nodes = list(model.graph.node)
-    walk = Walk(model, random_frames(2, 16))
+    walk = Walk(model, random_frames(2, SIDE))
     for cut in [index for index, node in enumerate(nodes) if node.op_type == "Conv"]:
         assert walk.advance() == nodes[cut]
         made = {name for node in nodes[: cut + 1] for name in node.output}

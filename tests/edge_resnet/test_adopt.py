@@ -397,6 +397,18 @@ def test_a_file_of_ours_is_taken_as_it_is(demo_onnx: Path) -> None:
     assert (network.architecture, network.changes) == ("resnet20", ())
 
 
+def test_a_file_of_ours_that_became_float16_since_is_refused(demo_onnx: Path, tmp_path: Path) -> None:
+    model = onnx.load(demo_onnx)
+    for weight in model.graph.initializer:
+        if weight.data_type == TensorProto.FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    onnx.save(model, tmp_path / "half.onnx")
+    with pytest.raises(
+        ModelError, match=r"half.onnx has been converted to float16: give the FP32 file that it was made"
+    ):
+        open_network(tmp_path / "half.onnx", None)
+
+
 # What is refused, and by what name.
 
 CONV = "x = Conv(image, w, b) y = Relu(x)"

@@ -1,0 +1,135 @@
+"""Which layers INT8 hurts: each is quantized alone, and the error of the answers is measured.
+
+Errors of single layers add up nearly, so they also tell what is gained by leaving some of them float, before anything is
+built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from edge_resnet.calibration.qdq import place_qdq
+from edge_resnet.calibration.refine import Refined
+from edge_resnet.calibration.schemes import Scheme
+from edge_resnet.calibration.simulate import exact_session, fast_session, run_frames
+from edge_resnet.calibration.topology import convolutions, load_graph, quantized_sums
+
+BATCH = 16
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantizing one layer alone costs."""
+
+    layer: str
+    """The node's name in the ONNX; of networks made here, also the module's in torch."""
+    macs: int
+    """Multiply-adds of one frame; 0 of a residual Add, whose shortcut is quantized."""
+    noise: float
+    """Σ(z − ẑ)² / Σz² over all frames and logits."""
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the logits; infinite where nothing changed."""
+        return -10 * math.log10(self.noise) if self.noise > 0 else math.inf
+
+
+def sensitivities(
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    advance: Callable[[int], None] = lambda done: None,
+) -> tuple[Sensitivity, ...]:
+    """Measures every layer that a scheme quantizes: convolutions, and residual Adds with a quantized shortcut.
+
+    Args:
+        refined: the network and its ranges, with an exact input or without.
+        scheme: how it will be quantized.
+        frames: N×H×W×C; some dozen tell layers apart.
+        advance: called with the number of layers done since the last call.
+
+    Raises:
+        CalibrationError: the table belongs to another model or lacks a tensor.
+    """
+    macs = _macs(refined.model)
+    wanted = _answers(fast_session(refined.model), frames)
+    signal = float(np.square(wanted).sum())
+    found = []
+    for layer in macs:
+        others = [name for name in macs if name != layer]
+        alone = place_qdq(refined.model, refined.table, scheme, others).model
+        noise = float(np.square(_answers(exact_session(alone), frames) - wanted).sum())
+        found.append(Sensitivity(layer, macs[layer], noise / signal))
+        advance(1)
+    return tuple(found)
+
+
+def _macs(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-adds of every layer that may be quantized, in order."""
+    graph = load_graph(onnx.shape_inference.infer_shapes(model)).graph
+    sums, convs = set(quantized_sums(graph)), set(convolutions(graph))
+    found = {}
+    for node in graph:
+        if node in convs:
+            weight, shape = node.inputs[1], node.outputs[0].shape
+            assert weight is not None and weight.const_value is not None and shape is not None
+            height, width = (int(side) for side in tuple(shape)[2:])  # type: ignore[arg-type]  # of one size
+            found[str(node.name)] = weight.const_value.size * height * width
+        elif node in sums:
+            found[str(node.name)] = 0
+    return found
+
+
+def _answers(session: onnxruntime.InferenceSession, frames: Frames) -> npt.NDArray[np.float64]:
+    parts = [run_frames(session, frames[start : start + BATCH]) for start in range(0, len(frames), BATCH)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """Layers to leave float, and what is expected of it."""
+
+    keep_float: tuple[str, ...]
+    macs_share: float
+    """Of all multiply-adds of convolutions, from 0 to 1."""
+    sqnr_db: float
+    """Predicted: as if the errors of layers added up."""
+
+
+def float_layers(found: tuple[Sensitivity, ...], least_sqnr_db: float) -> MixedPrecision:
+    """Chooses layers to leave float until the sum of the others' errors is small enough.
+
+    Those that cost the fewest multiply-adds for what they bring come first, and shortcuts, which cost none, before all.
+    Then those that turn out not to be needed are given back, the most expensive first.
+
+    Args:
+        found: every layer.
+        least_sqnr_db: of the logits, to be reached.
+    """
+    limit = 10 ** (-least_sqnr_db / 10)
+    by_price = sorted(found, key=lambda each: each.macs / max(each.noise, 1e-300))
+    kept: list[Sensitivity] = []
+    while _noise(found, kept) > limit and len(kept) < len(by_price):
+        kept.append(by_price[len(kept)])
+    for each in sorted(kept, key=lambda each: -each.macs):
+        without = [other for other in kept if other is not each]
+        if _noise(found, without) <= limit:
+            kept = without
+    total, left = sum(each.macs for each in found), _noise(found, kept)
+    return MixedPrecision(
+        tuple(each.layer for each in found if each in kept),
+        sum(each.macs for each in kept) / total,
+        -10 * math.log10(left) if left > 0 else math.inf,
+    )
+
+
+def _noise(found: tuple[Sensitivity, ...], kept: list[Sensitivity]) -> float:
+    return math.fsum(each.noise for each in found if each not in kept)
