@@ -20,6 +20,7 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from safetensors.torch import load_file
 from torch import nn
 
 from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
@@ -27,7 +28,7 @@ from edge_resnet.demo import CALIBRATION, TEST, demo_recipe
 from edge_resnet.engines.ort import cpu_name
 from edge_resnet.export import export_onnx
 from edge_resnet.images import ImageSet, open_images
-from edge_resnet.models import ResNet, create_model
+from edge_resnet.models import ARCHITECTURES, ResNet, create_model
 from edge_resnet.preprocessing import NAMED, Color, Crop, Interpolation, Preprocessing
 from edge_resnet.source import load_source
 from edge_resnet.weights import load_model
@@ -40,6 +41,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package ``dataset-fashion-mnist`` puts its files."""
 SIDE = 224
+TRAINED = Path.home() / ".cache" / "edge-resnet-networks"
+"""Where ``train_networks.py`` puts weights."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -163,6 +166,28 @@ def demo_resnet20_on_all(folder: Path = FASHION) -> Subject | None:
         return None
     pixels, labels = (_read_idx(path) for path in files.values())
     return replace(demo_resnet20(), test=pixels[..., None], labels=tuple(int(label) for label in labels))
+
+
+def trained_network(name: str) -> ResNet:
+    """An architecture for Fashion-MNIST; of the ImageNet family with a 3×3 stem and a quarter of its width."""
+    architecture = ARCHITECTURES[name]
+    if architecture.stem != "3x3":
+        narrow = tuple(width // 4 for width in architecture.widths)
+        architecture = replace(architecture, stem="3x3", widths=narrow, size=32)
+    return ResNet(architecture, classes=10, channels=1)
+
+
+def trained(name: str, folder: Path = TRAINED) -> Subject | None:
+    """A network that ``train_networks.py`` made, with the demo's calibration images and all 10,000 test images; None
+    where one of both is not there.
+    """
+    weights, like = folder / f"{name}.safetensors", demo_resnet20_on_all()
+    if not weights.is_file() or like is None:
+        return None
+    network = trained_network(name)
+    network.load_state_dict(load_file(weights))
+    model = export_onnx(network.eval(), like.preprocessing)
+    return replace(like, name=f"Fashion-MNIST {name}", model=model)
 
 
 def _read_idx(path: Path) -> Frames:

@@ -94,7 +94,7 @@ class Lowered:
 def lowered(subject: Subject) -> Lowered:
     images, preprocessing = subject.calibration, subject.preprocessing
     table = collect(subject.model, images.batches(preprocessing, 8), method="mse", images={}, preprocessing={})
-    wanted = frames_wanted("standard", (*preprocessing.size, preprocessing.channels))
+    wanted = frames_wanted("standard")
     frames = images.draw(wanted).pixels(preprocessing)
     ours = {name: quantize(subject.model, table, scheme, frames).model for name, scheme in SCHEMES.items()}
     return Lowered(ours["tensorrt"], ours["cpu"], ort_int8(subject.model, images.pixels(preprocessing)))

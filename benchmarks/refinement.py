@@ -1,6 +1,6 @@
-"""What each step of INT8 quantization gains: ranges alone, the exact input, and two kinds of bias correction.
+"""What each step of INT8 quantization gains: zero points, the exact input, and every refinement on top of the others.
 
-    python benchmarks/bias_correction.py
+    python benchmarks/refinement.py
 
 The bias of a layer can restore the mean of its output, as published (Nagel et al., arXiv:1906.04721, section 4.2; here
 layer after layer, each behind the corrected ones), or minimise the error behind the ReLU, as ``edge_resnet`` does. All
@@ -9,29 +9,34 @@ figures are exact evaluations of the Q/DQ graph against FP32 on test images, non
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from _common import Frames, Row, Subject, Table, cifar_resnet20, db, demo_resnet20, parser, report
 
+from edge_resnet.calibration.affine import QuantParams, symmetric
 from edge_resnet.calibration.bias import correct_biases
 from edge_resnet.calibration.collect import collect
-from edge_resnet.calibration.qdq import insert_qdq
+from edge_resnet.calibration.observers import TensorRange
+from edge_resnet.calibration.qdq import insert_qdq, place_qdq
+from edge_resnet.calibration.quantize import REFINEMENTS
 from edge_resnet.calibration.refine import Refined, exact_input, replace_constant
-from edge_resnet.calibration.schemes import SCHEMES, Scheme
+from edge_resnet.calibration.schemes import SCHEMES, Scheme, TensorRtScheme
 from edge_resnet.calibration.segments import Walk
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
 from edge_resnet.check import float_run
 
 FRAMES = 128
-"""That bias correction measures: as many as ``--effort standard`` takes."""
+"""As many as ``--effort standard`` takes."""
 HEADER = ("network", "scheme", "step", "logit SQNR", "agreement")
 
 
 def restore_means(refined: Refined, scheme: Scheme, frames: Frames) -> Refined:
     """Sequential bias correction as published: each bias takes back the shift of its convolution's mean output."""
-    quantized = insert_qdq(refined.model, refined.table, scheme).model
+    quantized = place_qdq(refined.model, refined.table, scheme).model
     wanted, actual = Walk(refined.model, frames), Walk(quantized, frames)
     shifts = {}
     while (conv := wanted.advance()) is not None and (quantized_conv := actual.advance()) is not None:
@@ -50,15 +55,35 @@ def restore_means(refined: Refined, scheme: Scheme, frames: Frames) -> Refined:
     return Refined(made, refined.table.with_ranges(made, {}))
 
 
-def steps(start: Refined, scheme: Scheme, frames: Frames) -> dict[str, Refined]:
-    """The network after each step, ready to be quantized."""
+class Symmetric(TensorRtScheme):
+    """INT8 with zero point 0 as other tools write it for TensorRT: a tensor behind a ReLU has half of the integers."""
+
+    def activation_params(self, found: TensorRange) -> QuantParams:
+        return symmetric(found.amax)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network on its way, and how it is quantized there."""
+
+    name: str
+    refined: Refined
+    scheme: Scheme
+
+
+def steps(start: Refined, scheme: Scheme, frames: Frames) -> Iterator[Step]:
+    """Each refinement on top of those before it, and two ways aside."""
+    if scheme.name == "tensorrt":
+        yield Step("ranges of least squared error, no zero points", start, Symmetric())
+    yield Step("ranges of least squared error", start, scheme)
     exact = exact_input(start.model, start.table)
-    return {
-        "MSE ranges": start,
-        "+ exact input": exact,
-        "+ biases restore the mean (as published)": restore_means(exact, scheme, frames),
-        "+ biases minimise the error behind the ReLU (ours)": correct_biases(exact, scheme, frames),
-    }
+    yield Step("+ exact input", exact, scheme)
+    yield Step("  aside: biases restore the mean (as published)", restore_means(exact, scheme, frames), scheme)
+    yield Step("  aside: biases minimise the error behind the ReLU", correct_biases(exact, scheme, frames), scheme)
+    refined = exact
+    for name in list(REFINEMENTS)[1:]:
+        refined = REFINEMENTS[name](refined, scheme, frames, ())
+        yield Step(f"+ {name}", refined, scheme)
 
 
 def rows(subject: Subject) -> list[Row]:
@@ -68,10 +93,11 @@ def rows(subject: Subject) -> list[Row]:
     reference = float_run(subject.model)
     found: list[Row] = []
     for scheme in SCHEMES.values():
-        for step, refined in steps(start, scheme, frames).items():
-            quantized = insert_qdq(refined.model, refined.table, scheme).model
+        for step in steps(start, scheme, frames):
+            quantized = insert_qdq(step.refined.model, step.refined.table, step.scheme).model
             result = subject.judge(reference, partial(run_frames, exact_session(quantized)), "predicted")
-            found.append((subject.name, scheme.name, step, db(result.logit_sqnr_db), f"{result.agreement:.4f}"))
+            found.append((subject.name, scheme.name, step.name, db(result.logit_sqnr_db), f"{result.agreement:.4f}"))
+            print(*found[-1], sep=" | ", flush=True)
     return found
 
 
