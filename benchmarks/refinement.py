@@ -21,7 +21,7 @@ from edge_resnet.calibration.bias import correct_biases
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.observers import TensorRange
 from edge_resnet.calibration.qdq import insert_qdq, place_qdq
-from edge_resnet.calibration.quantize import REFINEMENTS
+from edge_resnet.calibration.quantize import CHAIN, REFINEMENTS, refine
 from edge_resnet.calibration.refine import Refined, exact_input, replace_constant
 from edge_resnet.calibration.schemes import SCHEMES, Scheme, TensorRtScheme
 from edge_resnet.calibration.segments import Walk
@@ -29,7 +29,7 @@ from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
 from edge_resnet.check import float_run
 
-FRAMES = 128
+FRAMES = 256
 """As many as ``--effort standard`` takes."""
 HEADER = ("network", "scheme", "step", "logit SQNR", "agreement")
 
@@ -80,8 +80,10 @@ def steps(start: Refined, scheme: Scheme, frames: Frames) -> Iterator[Step]:
     yield Step("+ exact input", exact, scheme)
     yield Step("  aside: biases restore the mean (as published)", restore_means(exact, scheme, frames), scheme)
     yield Step("  aside: biases minimise the error behind the ReLU", correct_biases(exact, scheme, frames), scheme)
+    closed = refine(exact, scheme, frames, ("equalize", "round"))
+    yield Step("  aside: + equalize, round (closed form in the place of balance)", closed, scheme)
     refined = exact
-    for name in list(REFINEMENTS)[1:]:
+    for name in CHAIN[1:]:
         refined = REFINEMENTS[name](refined, scheme, frames, ())
         yield Step(f"+ {name}", refined, scheme)
 

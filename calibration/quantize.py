@@ -28,15 +28,25 @@ def _exact_input(refined: Refined, scheme: Scheme, frames: Frames, keep_float: t
     return refined if first in keep_float else exact_input(refined.model, refined.table)
 
 
+def _balance(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
+    from edge_resnet.calibration.balance import balance  # loads torch
+
+    return balance(refined, scheme, frames, keep_float)
+
+
 REFINEMENTS: dict[str, Refinement] = {
     "exact-input": _exact_input,
     "equalize": equalize,
+    "balance": _balance,
     "round": round_weights,
     "bias": correct_biases,
 }
 """Every refinement by its name, in the order in which they build on each other; each may be left out."""
 
-EFFORTS: dict[str, int] = {"fast": 0, "standard": 128, "best": 512}
+CHAIN = ("exact-input", "balance", "round", "bias")
+"""What is applied by default: learning begins where ``equalize`` would lead, and needs it no more."""
+
+EFFORTS: dict[str, int] = {"fast": 0, "standard": 256, "best": 512}
 """Frames that refinement looks at, by the name that ``--effort`` takes; without any, the input is made exact, no more."""
 
 
@@ -71,7 +81,7 @@ def quantize(
         CalibrationError: the table belongs to another model or lacks a tensor; a name in ``keep_float`` is unknown.
     """
     place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
-    chain = tuple(REFINEMENTS) if frames is not None and len(frames) else ("exact-input",)
+    chain = CHAIN if frames is not None and len(frames) else ("exact-input",)
     seen = np.zeros((0, 1, 1, 1), np.uint8) if frames is None else frames
     refined = refine(Refined(model, table), scheme, seen, chain, keep_float)
     return insert_qdq(refined.model, refined.table, scheme, keep_float)

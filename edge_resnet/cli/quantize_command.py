@@ -21,7 +21,7 @@ def run(
     ] = None,
     limit: Limit = None,
     effort: Annotated[
-        str, typer.Option(metavar="fast|standard|best", help="Refine with 0, 128 or 512 images.")
+        str, typer.Option(metavar="fast|standard|best", help="Refine with 0, 256 or 512 images.")
     ] = "standard",
     keep_float: Annotated[list[str] | None, typer.Option(help="A layer to leave float; may be repeated.")] = None,
     json: JsonFlag = False,

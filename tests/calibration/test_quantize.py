@@ -33,7 +33,7 @@ def biases(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
 
 class TestEffort:
     def test_fast_is_none_and_more_effort_is_more_frames(self) -> None:
-        assert [frames_wanted(name) for name in ("fast", "standard", "best")] == [0, 128, 512]
+        assert [frames_wanted(name) for name in ("fast", "standard", "best")] == [0, 256, 512]
         assert set(EFFORTS) == {"fast", "standard", "best"}
 
     def test_unknown_effort_lists_those_there_are(self) -> None:
@@ -103,8 +103,11 @@ def test_a_table_of_another_model_is_refused(network: Network, distinct_ranges: 
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        (("bias", "smooth"), "unknown refinement 'smooth': choose of exact-input, equalize, round, bias"),
-        (("bias", "round"), "refinements bias, round: name each once, in the order exact-input, equalize, round, bias"),
+        (("bias", "smooth"), "unknown refinement 'smooth': choose of exact-input, equalize, balance, round, bias"),
+        (
+            ("bias", "round"),
+            "refinements bias, round: name each once, in the order exact-input, equalize, balance, round, bias",
+        ),
         (("round", "round"), "name each once"),
     ],
 )
