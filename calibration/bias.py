@@ -46,14 +46,14 @@ def correct_biases(
         keep_float: nodes that will stay float.
     """
     quantized = place_qdq(refined.model, refined.table, scheme, keep_float).model
-    corrections = _corrections(refined.model, quantized, frames[:: math.ceil(len(frames) / frames_at_once(frames))])
+    corrections = _corrections(refined.target, quantized, frames[:: math.ceil(len(frames) / frames_at_once(frames))])
     loaded = load_graph(refined.model)
     for conv in convolutions(loaded.graph):
         bias = conv.inputs[2] if len(conv.inputs) > 2 else None
         if bias is not None and bias.const_value is not None:
             replace_constant(bias, bias.const_value.numpy() + corrections[str(conv.name)])
     made = save_graph(loaded)
-    return Refined(made, refined.table.with_ranges(made, {}))
+    return Refined(made, refined.table.with_ranges(made, {}), refined.target)
 
 
 def frames_at_once(frames: npt.NDArray[np.uint8]) -> int:

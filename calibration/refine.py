@@ -31,6 +31,13 @@ class Refined:
 
     model: onnx.ModelProto
     table: CalibrationTable
+    before: onnx.ModelProto | None = None
+    """The network before weights were rounded and biases moved, where they were."""
+
+    @property
+    def target(self) -> onnx.ModelProto:
+        """FP32 network whose tensors are those of ``model``, free of any error: what later steps steer towards."""
+        return self.model if self.before is None else self.before
 
 
 def exact_input(model: onnx.ModelProto, table: CalibrationTable) -> Refined:

@@ -64,7 +64,7 @@ def round_weights(
         replace_constant(data(layer.conv, 1), dequantize(integers, params))
         scales[str(data(layer.conv, 1).name)] = tuple(float(scale) for scale in params.scale)
     made = save_graph(loaded)
-    return Refined(made, replace(refined.table.with_ranges(made, {}), weight_scales=scales))
+    return Refined(made, replace(refined.table.with_ranges(made, {}), weight_scales=scales), refined.target)
 
 
 @dataclass(frozen=True)
