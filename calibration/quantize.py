@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +29,25 @@ def _exact_input(refined: Refined, scheme: Scheme, frames: Frames, keep_float: t
     return refined if first in keep_float else exact_input(refined.model, refined.table)
 
 
-def _balance(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
-    from edge_resnet.calibration.balance import balance  # loads torch
+def _learned(module: str, name: str) -> Refinement:
+    """A refinement that loads torch, when it is called."""
 
-    return balance(refined, scheme, frames, keep_float)
+    def refinement(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
+        found: Refinement = getattr(import_module(f"edge_resnet.calibration.{module}"), name)
+        return found(refined, scheme, frames, keep_float)
+
+    return refinement
 
 
 REFINEMENTS: dict[str, Refinement] = {
     "exact-input": _exact_input,
     "equalize": equalize,
-    "balance": _balance,
+    "balance": _learned("balance", "balance"),
     "round": round_weights,
+    "adaround": _learned("reconstruct", "adaround"),
+    "reconstruct": _learned("reconstruct", "reconstruct"),
     "bias": correct_biases,
+    "distill": _learned("distill", "distill"),
 }
 """Every refinement by its name, in the order in which they build on each other; each may be left out."""
 

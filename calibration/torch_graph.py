@@ -30,21 +30,25 @@ def constants_of(model: onnx.ModelProto) -> dict[str, Tensor]:
     return {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
 
 
-def run_nodes(nodes: Iterable[onnx.NodeProto], tensors: dict[str, Tensor]) -> None:
+def run_nodes(
+    nodes: Iterable[onnx.NodeProto], tensors: dict[str, Tensor], operators: Mapping[str, Operator] | None = None
+) -> None:
     """Runs nodes in order and adds what they give.
 
     Args:
         nodes: sorted topologically.
         tensors: every tensor that the nodes read, by name.
+        operators: ``OPERATORS``, or others.
 
     Raises:
         CalibrationError: a node's operator is not among ``OPERATORS``.
     """
+    known = OPERATORS if operators is None else operators
     for node in nodes:
-        if node.op_type not in OPERATORS:
+        if node.op_type not in known:
             raise CalibrationError(f"node '{node.name}' ({node.op_type}) has no gradient here: leave learned steps out")
         attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        made = OPERATORS[node.op_type](attributes, [tensors[name] if name else None for name in node.input])
+        made = known[node.op_type](attributes, [tensors[name] if name else None for name in node.input])
         for name, tensor in zip(node.output, made if isinstance(made, tuple) else (made,), strict=False):
             tensors[name] = tensor
 
@@ -186,7 +190,36 @@ def _cast(attributes: Attributes, inputs: Inputs) -> Tensor:
     return made
 
 
+# --- quantization -----------------------------------------------------------------------------------------------------
+
+
+def straight_rounded(x: Tensor) -> Tensor:
+    """Rounded to the nearest even, with the gradient of x itself (straight-through estimator, arXiv:1308.3432)."""
+    return x + (torch.round(x) - x).detach()
+
+
+def _along(scale: Tensor, x: Tensor, axis: int) -> Tensor:
+    return scale if scale.ndim == 0 else scale.reshape([-1 if each == axis else 1 for each in range(x.ndim)])
+
+
+def _quantize(attributes: Attributes, inputs: Inputs) -> Tensor:
+    """Integers as float32; the gradient passes where nothing is clipped, to the scale as well (LSQ, arXiv:1902.08153)."""
+    x, scale, zero_point = inputs
+    levels, axis = torch.iinfo(zero_point.dtype), attributes.get("axis", 1)
+    steps = straight_rounded(x / _along(scale, x, axis)) + _along(zero_point, x, axis)
+    return steps.clamp(levels.min, levels.max)
+
+
+def _dequantize(attributes: Attributes, inputs: Inputs) -> Tensor:
+    q, scale, zero_point = inputs
+    axis = attributes.get("axis", 1)
+    made: Tensor = (q.float() - _along(zero_point, q, axis)) * _along(scale, q, axis)
+    return made
+
+
 OPERATORS: dict[str, Operator] = {
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
     "Conv": _conv,
     "Gemm": _gemm,
     "MatMul": lambda _, x: x[0] @ x[1],

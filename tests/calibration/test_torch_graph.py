@@ -123,7 +123,11 @@ def test_computes_what_the_specification_says(call: str, constants: dict[str, An
 
 
 def test_every_operator_that_is_taken_is_here_and_in_the_cases() -> None:
-    assert set(TAKEN) <= set(OPERATORS) == set(CASES)
+    quantizers = {
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }  # no network has them; test_learned holds them against the engines'
+    assert set(TAKEN) <= set(OPERATORS) - quantizers == set(CASES)
 
 
 def test_another_operator_is_named_with_its_node() -> None:
