@@ -42,7 +42,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-from _common import Row, Subject, Table, cifar_resnet20, db, demo_resnet20, demo_resnet20_on_all, parser, report
+from _common import (
+    Row,
+    Subject,
+    Table,
+    cifar_resnet20,
+    db,
+    demo_resnet20,
+    demo_resnet20_on_all,
+    parser,
+    report,
+    trained,
+)
 from _own_worker import RANGES_ALONE, SymmetricScheme
 from accuracy_floor import few
 from onnx import numpy_helper
@@ -54,7 +65,13 @@ from edge_resnet.calibration.qdq import insert_qdq
 from edge_resnet.calibration.quantize import EFFORTS
 from edge_resnet.calibration.simulate import exact_session, fast_session
 from edge_resnet.calibration.table import CalibrationTable, model_digest
-from edge_resnet.calibration.topology import convolutions, data
+from edge_resnet.calibration.topology import (
+    convolution_depths,
+    convolutions,
+    data,
+    quantized_sums,
+    shortcut_index,
+)
 from edge_resnet.check import float_run
 
 HERE = Path(__file__).parent
@@ -64,7 +81,9 @@ ENVIRONMENTS = {
     "modelopt": ("nvidia-modelopt[onnx]==0.47.0",),
 }
 """What each environment installs."""
-NETWORKS = ("cifar", "demo")
+TRAINED_HERE = ("resnet56", "resnet50", "resnet18v2")
+"""By ``train_networks.py``, on Fashion-MNIST; those that it has not trained yet are left out."""
+NETWORKS = ("cifar", "demo", *TRAINED_HERE)
 DOWNLOADED = Path.home() / ".cache" / "edge-resnet-peers"
 
 Array = npt.NDArray[Any]
@@ -126,6 +145,18 @@ class Made:
     megabytes: float
 
 
+class ToolError(Exception):
+    """A tool ended with an error; its last line."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A tool that could not quantize the network."""
+
+    label: str
+    why: str
+
+
 @dataclass(frozen=True)
 class Contest:
     """One line of the table."""
@@ -158,7 +189,8 @@ def worked(python: Path | str, worker: str, arguments: list[str], made: Path) ->
     command = [str(python), str(HERE / worker), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{worker} {' '.join(arguments)}:\n{done.stderr[-3000:]}")
+        print(done.stderr[-3000:], file=sys.stderr)
+        raise ToolError(next(line for line in reversed(done.stderr.splitlines()) if line.strip()))
     cost = json.loads(done.stdout.splitlines()[-1])
     return Made(onnx.load(made), cost["seconds"], cost["megabytes"])
 
@@ -217,9 +249,13 @@ def dequantizer(value: ir.Value) -> ir.Node:
 
 
 def in_common_placement(fp32: onnx.ModelProto, peer: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with a peer's ranges, weights and biases, and pairs where ``tensorrt`` has them."""
+    """The network with a peer's ranges, weights and biases, and pairs where ``tensorrt`` has them.
+
+    A shortcut that the peer adds as float stays float.
+    """
     theirs = {str(node.name): node for node in ir.from_proto(peer).graph}
     original = ir.from_proto(fp32).graph
+    depths = convolution_depths(original)
     values: dict[str, Array] = {}
     ranges: dict[str, TensorRange] = {}
     scales: dict[str, tuple[float, ...]] = {}
@@ -229,12 +265,23 @@ def in_common_placement(fp32: onnx.ModelProto, peer: onnx.ModelProto) -> onnx.Mo
         steps = Grid.of(dequantizer(data(found, 1))).scale.reshape(-1)
         scales[weight] = tuple(float(step) for step in np.broadcast_to(steps, len(values[weight])))
         ranges[str(data(conv).name)] = Grid.of(dequantizer(data(found))).range
+    float_sums = []
+    for add in quantized_sums(original):
+        theirs_of = [data(theirs[str(add.name)], index).producer() for index in (0, 1)]
+        found_ranges = {
+            str(data(add, index).name): Grid.of(dq).range
+            for index, dq in enumerate(theirs_of)
+            if dq is not None and dq.op_type == "DequantizeLinear"
+        }
+        ranges = {**found_ranges, **ranges}
+        if str(data(add, shortcut_index(add, depths)).name) not in ranges:
+            float_sums.append(str(add.name))
     for node in original:
         if node.op_type in ("Conv", "Gemm") and len(node.inputs) > 2:
             values[str(data(node, 2).name)] = constant(data(theirs[str(node.name)], 2))
     changed = with_constants(fp32, values)
     table = CalibrationTable("peer", model_digest(changed), {}, {}, ranges, scales)
-    return insert_qdq(changed, table, SymmetricScheme()).model
+    return insert_qdq(changed, table, SymmetricScheme(), float_sums).model
 
 
 def with_constants(model: onnx.ModelProto, values: dict[str, Array]) -> onnx.ModelProto:
@@ -287,7 +334,7 @@ def own_placement(model: onnx.ModelProto) -> str:
     return "own, UINT8" if any(zero.dtype == np.uint8 for zero in zeros) else "own, zero points"
 
 
-def contests(subject: Subject, environments: Path, folder: Path) -> Iterator[Contest]:
+def contests(subject: Subject, environments: Path, folder: Path) -> Iterator[Contest | Failure]:
     cut, frames = Cut.of(subject.model), subject.calibration.pixels(subject.preprocessing)
     onnx.save(subject.model, folder / "frames.onnx")
     onnx.save(cut.after, folder / "floats.onnx")
@@ -296,7 +343,11 @@ def contests(subject: Subject, environments: Path, folder: Path) -> Iterator[Con
     for peer in PEERS:
         path = folder / f"{peer.tool}.onnx"
         arguments = [*(str(folder / name) for name in ("floats.onnx", "floats.npy")), str(path), peer.tool]
-        made = worked(interpreter(environments, peer.environment), "_peers_worker.py", arguments, path)
+        try:
+            made = worked(interpreter(environments, peer.environment), "_peers_worker.py", arguments, path)
+        except ToolError as error:
+            yield Failure(peer.label, str(error))
+            continue
         yield Contest(peer.label, own_placement(made.model), running(cut.before, made.model), made)
         yield Contest(peer.label, "common", running(in_common_placement(subject.model, made.model)), made)
     for own in OWN:
@@ -326,9 +377,12 @@ def remembered(run: Run) -> Run:
     return answer
 
 
-def judged(subject: Subject, found: Iterator[Contest], told: Callable[[Row], None]) -> Iterator[Row]:
+def judged(subject: Subject, found: Iterator[Contest | Failure], told: Callable[[Row], None]) -> Iterator[Row]:
     reference = remembered(float_run(subject.model))
     for contest in found:
+        if isinstance(contest, Failure):
+            yield (subject.name, contest.label, f"fails: {contest.why}", *[""] * 5)
+            continue
         result = subject.judge(reference, contest.run, "predicted")
         assert result.drop is not None  # every subject has labels
         drop = f"{result.drop.points:+.2f} ({result.drop.ci95[0]:+.2f} … {result.drop.ci95[1]:+.2f})"
@@ -344,6 +398,9 @@ def subjects(names: Sequence[str], shared: Path) -> Iterator[Subject]:
         yield cifar_resnet20(shared)
     if "demo" in names:
         yield demo_resnet20_on_all() or demo_resnet20()
+    for name in TRAINED_HERE:
+        if name in names and (subject := trained(name)) is not None:
+            yield subject
 
 
 def main() -> None:
