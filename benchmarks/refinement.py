@@ -31,6 +31,8 @@ from edge_resnet.check import float_run
 
 FRAMES = 256
 """As many as ``--effort standard`` takes."""
+LEARNED = {"round": ("adaround", "reconstruct"), "bias": ("distill",)}
+"""Steps that are not applied by default, by the one that they stand behind."""
 HEADER = ("network", "scheme", "step", "logit SQNR", "agreement")
 
 
@@ -86,6 +88,8 @@ def steps(start: Refined, scheme: Scheme, frames: Frames) -> Iterator[Step]:
     for name in CHAIN[1:]:
         refined = REFINEMENTS[name](refined, scheme, frames, ())
         yield Step(f"+ {name}", refined, scheme)
+        for learned in LEARNED.get(name, ()) if scheme.name == "tensorrt" else ():
+            yield Step(f"  aside: + {learned}", REFINEMENTS[learned](refined, scheme, frames, ()), scheme)
 
 
 def rows(subject: Subject) -> list[Row]:

@@ -54,19 +54,64 @@ REFINEMENTS: dict[str, Refinement] = {
 CHAIN = ("exact-input", "balance", "round", "bias")
 """What is applied by default: learning begins where ``equalize`` would lead, and needs it no more."""
 
+FRAMELESS = ("exact-input",)
+"""Refinements that look at no frames."""
+
 EFFORTS: dict[str, int] = {"fast": 0, "standard": 256, "best": 512}
 """Frames that refinement looks at, by the name that ``--effort`` takes; without any, the input is made exact, no more."""
 
 
-def frames_wanted(effort: str) -> int:
+def frames_wanted(effort: str, chain: tuple[str, ...] | None = None) -> int:
     """How many calibration frames ``quantize`` makes use of.
+
+    Args:
+        effort: one of ``EFFORTS``.
+        chain: the refinements; None stands for the effort's own.
 
     Raises:
         CalibrationError: the effort is unknown.
     """
     if effort not in EFFORTS:
         raise CalibrationError(f"unknown effort '{effort}': choose one of {', '.join(EFFORTS)}")
-    return EFFORTS[effort]
+    return 0 if chain is not None and set(chain) <= set(FRAMELESS) else EFFORTS[effort]
+
+
+def chain_wanted(effort: str, named: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The refinements to apply: those named, or the effort's own.
+
+    Raises:
+        CalibrationError: the effort is unknown, or has no frames for a refinement that is named; the chain cannot be
+            applied.
+    """
+    frames = frames_wanted(effort)
+    chain = default_chain(frames) if named is None else named
+    check_chain(chain, frames)
+    return chain
+
+
+def default_chain(frames: int) -> tuple[str, ...]:
+    """``CHAIN``; of no frames, those that look at none."""
+    return CHAIN if frames else FRAMELESS
+
+
+def check_chain(chain: tuple[str, ...], frames: int) -> None:
+    """Refuses refinements that cannot be applied one after another to so many frames.
+
+    Raises:
+        CalibrationError: a name is unknown, stands before one that it builds on, or looks at frames where there are none.
+    """
+    order = list(REFINEMENTS)
+    for name in chain:
+        if name not in REFINEMENTS:
+            raise CalibrationError(f"unknown refinement '{name}': choose of {', '.join(REFINEMENTS)}")
+    if [order.index(name) for name in chain] != sorted({order.index(name) for name in chain}):
+        raise CalibrationError(f"refinements {', '.join(chain)}: name each once, in the order {', '.join(order)}")
+    looking = [name for name in chain if name not in FRAMELESS]
+    if looking and not frames:
+        raise CalibrationError(
+            f"refinement '{looking[0]}' looks at images, and there are none: leave it out, or choose an effort that "
+            f"has some ({', '.join(effort for effort, count in EFFORTS.items() if count)})"
+        )
 
 
 def quantize(
@@ -74,6 +119,8 @@ def quantize(
     table: CalibrationTable,
     scheme: Scheme,
     frames: Frames | None,
+    *,
+    chain: tuple[str, ...] | None = None,
     keep_float: tuple[str, ...] = (),
 ) -> QuantizedModel:
     """Refines a network for a scheme, then inserts Q/DQ.
@@ -82,16 +129,19 @@ def quantize(
         model: FP32 ONNX that takes uint8 frames.
         table: its ranges.
         scheme: what to lower to.
-        frames: calibration frames N×H×W×C; of None or none, what looks at frames is left out.
+        frames: calibration frames N×H×W×C; None is none.
+        chain: names in ``REFINEMENTS``, in their order; None is the default of so many frames (``default_chain``).
         keep_float: names of nodes that stay float.
 
     Raises:
-        CalibrationError: the table belongs to another model or lacks a tensor; a name in ``keep_float`` is unknown.
+        CalibrationError: the table belongs to another model or lacks a tensor; a name in ``keep_float`` is unknown; the
+            chain cannot be applied.
     """
-    place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
-    chain = CHAIN if frames is not None and len(frames) else ("exact-input",)
     seen = np.zeros((0, 1, 1, 1), np.uint8) if frames is None else frames
-    refined = refine(Refined(model, table), scheme, seen, chain, keep_float)
+    wanted = default_chain(len(seen)) if chain is None else chain
+    check_chain(wanted, len(seen))
+    place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
+    refined = refine(Refined(model, table), scheme, seen, wanted, keep_float)
     return insert_qdq(refined.model, refined.table, scheme, keep_float)
 
 
@@ -101,14 +151,9 @@ def refine(
     """Applies refinements, one after another.
 
     Raises:
-        CalibrationError: a name in the chain is unknown, or stands before one that it builds on.
+        CalibrationError: the chain cannot be applied, as ``check_chain`` says.
     """
-    order = list(REFINEMENTS)
-    for name in chain:
-        if name not in REFINEMENTS:
-            raise CalibrationError(f"unknown refinement '{name}': choose of {', '.join(REFINEMENTS)}")
-    if [order.index(name) for name in chain] != sorted({order.index(name) for name in chain}):
-        raise CalibrationError(f"refinements {', '.join(chain)}: name each once, in the order {', '.join(order)}")
+    check_chain(chain, len(frames))
     for name in chain:
         refined = REFINEMENTS[name](refined, scheme, frames, keep_float)
     return refined

@@ -13,7 +13,7 @@ from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_tar
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
-from edge_resnet.calibration.quantize import frames_wanted, quantize
+from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.check import Gate, Judgement, float_run
@@ -76,6 +76,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         EdgeResnetError: the recipe cannot be built; nothing is written.
     """
     check_writable(recipe.build.output, recipe.model.weights, recipe.model.onnx, recipe.model.labels)
+    chain_wanted(recipe.quantize.effort, recipe.quantize.refine)  # refuses a chain before any work is done
     stages = Stages(progress or Progress())
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
     targets = [target_named(name).at(recipe.build.precision) for name in names]
@@ -150,6 +151,7 @@ class _Lowering:
         self, recipe: Recipe, source: Network, table: CalibrationTable | None, images: ImageSet, stages: Stages
     ) -> None:
         self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
+        self._chain = chain_wanted(recipe.quantize.effort, recipe.quantize.refine)
         self._quantized: dict[str, QuantizedModel] = {}
 
     def of(self, engine: type[Engine]) -> Lowered:
@@ -170,10 +172,15 @@ class _Lowering:
             assert self._table is not None  # an int8 build has calibrated
             options, source = self._recipe.quantize, self._source
             with self._stages.stage(f"quantize for {scheme}"):
-                wanted = frames_wanted(options.effort)
+                wanted = frames_wanted(options.effort, self._chain)
                 frames = self._images.draw(wanted).pixels(source.preprocessing) if wanted else None
                 self._quantized[scheme] = quantize(
-                    source.model, self._table, scheme_named(scheme), frames, options.keep_float
+                    source.model,
+                    self._table,
+                    scheme_named(scheme),
+                    frames,
+                    chain=self._chain,
+                    keep_float=options.keep_float,
                 )
         return self._quantized[scheme]
 
@@ -185,8 +192,10 @@ class _Lowering:
         return members
 
     def provenance(self) -> dict[str, object] | None:
-        """How the ranges were obtained, for the manifest."""
-        return None if self._table is None else {"method": self._table.method, "images": self._table.images}
+        """How the ranges were obtained and the network refined, for the manifest."""
+        if self._table is None:
+            return None
+        return {"method": self._table.method, "images": self._table.images, "refinements": list(self._chain)}
 
 
 _LOWER: dict[str, Callable[[_Lowering, type[Engine]], Lowered]] = {

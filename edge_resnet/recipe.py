@@ -66,6 +66,8 @@ class QuantizeRecipe:
 
     effort: str = "standard"
     keep_float: tuple[str, ...] = ()
+    refine: tuple[str, ...] | None = None
+    """Names in ``calibration.quantize.REFINEMENTS``, which knows them; None: the default of the effort."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _quantize(table: Table) -> QuantizeRecipe:
     return QuantizeRecipe(
         effort=table.choice("effort", EFFORTS, QuantizeRecipe.effort),
         keep_float=table.texts("keep_float", QuantizeRecipe.keep_float),
+        refine=table.texts("refine", ()) if "refine" in table.values else None,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_resnet.calibration.quantize import REFINEMENTS
 from edge_resnet.models import ARCHITECTURES, measure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -42,3 +43,8 @@ def test_links_lead_somewhere() -> None:
     for page in DOCS.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_steps_of_int8_that_have_names_are_the_refinements() -> None:
+    named = re.findall(r"^\| `([a-z-]+)` \|", (DOCS / "int8.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named == list(REFINEMENTS)

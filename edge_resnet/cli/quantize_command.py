@@ -23,6 +23,10 @@ def run(
     effort: Annotated[
         str, typer.Option(metavar="fast|standard|best", help="Refine with 0, 256 or 512 images.")
     ] = "standard",
+    refine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Apply this refinement (docs/int8.md) in the place of the usual ones; may be repeated."),
+    ] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="A layer to leave float; may be repeated.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -30,25 +34,27 @@ def run(
 
     Example: `edge-resnet quantize r50.onnx --table r50.table.json --images train/ -o r50.qdq.onnx`
     """
-    from edge_resnet.calibration.quantize import frames_wanted, quantize
+    from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
     from edge_resnet.calibration.schemes import scheme_named
     from edge_resnet.onnx_file import save_onnx
     from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames, with_provenance
 
+    chain = chain_wanted(effort, tuple(refine) if refine else None)
+    count = frames_wanted(effort, chain)
     check_writable(output, model, table)
     ranges, wanted = open_table(table), scheme_named(scheme)
     loaded = open_calibrated(model, ranges).model
     bars = BarProgress()
     with bars.stage("quantize"):
-        count = frames_wanted(effort)
         frames = refinement_frames(ranges, table.parent, images, min(count, limit or count)) if count else None
-        made = quantize(loaded, ranges, wanted, frames, tuple(keep_float or ()))
+        made = quantize(loaded, ranges, wanted, frames, chain=chain, keep_float=tuple(keep_float or ()))
     save_onnx(with_provenance(made.model, ranges), output)
     if json:
         print_json(
             {
                 "onnx": str(output),
                 "scheme": made.scheme,
+                "refinements": list(chain),
                 "quantized_layers": list(made.quantized_layers),
                 "kept_float": list(made.kept_float),
             }

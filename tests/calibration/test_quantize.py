@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from edge_resnet.calibration import EFFORTS, SCHEMES, CalibrationTable, frames_wanted, insert_qdq, quantize
 from edge_resnet.calibration.bias import MEMORY, frames_at_once
-from edge_resnet.calibration.quantize import refine
+from edge_resnet.calibration.quantize import CHAIN, FRAMELESS, REFINEMENTS, chain_wanted, default_chain, refine
 from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, exact_input
 from edge_resnet.calibration.segments import Walk
 from edge_resnet.calibration.simulate import exact_session, run_frames
@@ -23,7 +23,6 @@ TENSORRT = SCHEMES["tensorrt"]
 Network = Callable[..., onnx.ModelProto]
 Ranges = Callable[[onnx.ModelProto], CalibrationTable]
 Frames = Callable[..., npt.NDArray[np.uint8]]
-NAMES = "exact-input, equalize, balance, round, adaround, reconstruct, bias, distill"
 
 
 def biases(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
@@ -89,7 +88,7 @@ def test_the_input_is_exact_where_the_first_convolution_is_int8(
     network: Network, distinct_ranges: Ranges, kept: tuple[str, ...]
 ) -> None:
     model = network("resnet20", 32)
-    made = quantize(model, distinct_ranges(model), TENSORRT, None, kept)
+    made = quantize(model, distinct_ranges(model), TENSORRT, None, keep_float=kept)
     tensors = {name for node in made.model.graph.node for name in node.output}
     assert (EXACT_PIXELS in tensors) == ("conv1" not in kept)
     assert ("preprocessing.mul" in tensors) == ("conv1" in kept)
@@ -104,14 +103,8 @@ def test_a_table_of_another_model_is_refused(network: Network, distinct_ranges: 
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        (
-            ("bias", "smooth"),
-            f"unknown refinement 'smooth': choose of {NAMES}",
-        ),
-        (
-            ("bias", "round"),
-            f"refinements bias, round: name each once, in the order {NAMES}",
-        ),
+        (("bias", "smooth"), f"unknown refinement 'smooth': choose of {', '.join(REFINEMENTS)}"),
+        (("bias", "round"), f"refinements bias, round: name each once, in the order {', '.join(REFINEMENTS)}"),
         (("round", "round"), "name each once"),
     ],
 )
@@ -121,6 +114,39 @@ def test_a_chain_that_does_not_stand_in_order_is_refused(
     model = network("resnet20", 16)
     with pytest.raises(CalibrationError, match=said):
         refine(Refined(model, distinct_ranges(model)), TENSORRT, random_frames(1, 16), chain)
+
+
+def test_a_chain_leaves_out_what_it_does_not_name(
+    network: Network, distinct_ranges: Ranges, random_frames: Frames
+) -> None:
+    model, frames = network("resnet20", 16), random_frames(2, 16)
+    table = distinct_ranges(model)
+    start = Refined(model, table)
+    for chain in ((), ("round",), ("exact-input", "bias")):
+        refined = start
+        for name in chain:
+            refined = REFINEMENTS[name](refined, TENSORRT, frames, ())
+        wanted = insert_qdq(refined.model, refined.table, TENSORRT)
+        assert quantize(model, table, TENSORRT, frames, chain=chain).model == wanted.model, chain
+    whole = quantize(model, table, TENSORRT, frames, chain=CHAIN).model
+    assert whole == quantize(model, table, TENSORRT, frames).model
+
+
+def test_the_chain_of_an_effort_and_the_frames_it_needs() -> None:
+    assert chain_wanted("standard", None) == default_chain(1) == CHAIN
+    assert chain_wanted("fast", None) == FRAMELESS
+    assert chain_wanted("fast", ()) == ()
+    assert chain_wanted("best", ("round",)) == ("round",)
+    assert [frames_wanted("best", chain) for chain in (FRAMELESS, (), ("round",), None)] == [0, 0, 512, 512]
+
+
+def test_what_looks_at_frames_is_refused_without_any(network: Network, distinct_ranges: Ranges) -> None:
+    said = r"refinement 'round' looks at images, and there are none: .* an effort that has some \(standard, best\)"
+    with pytest.raises(CalibrationError, match=said):
+        chain_wanted("fast", ("exact-input", "round", "bias"))
+    model = network("resnet20", 16)
+    with pytest.raises(CalibrationError, match=said):
+        quantize(model, distinct_ranges(model), TENSORRT, None, chain=("round",))
 
 
 def test_the_same_input_gives_the_same_network(

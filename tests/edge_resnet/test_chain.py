@@ -416,6 +416,22 @@ def test_an_image_in_both_sets_is_refused(small_recipe: Recipe, few: Path, tmp_p
     assert not small_recipe.build.output.exists()
 
 
+def test_the_chain_of_a_recipe_is_applied_and_written_down(small_recipe: Recipe) -> None:
+    recipe = replace(small_recipe, quantize=replace(small_recipe.quantize, refine=()))
+    build(recipe)
+    bundle = open_bundle(recipe.build.output)
+    assert bundle.manifest.calibration is not None and bundle.manifest.calibration["refinements"] == []
+    model = onnx.load_from_string(bundle.read(QDQ_MEMBER))
+    assert "preprocessing.mul" in {name for node in model.graph.node for name in node.output}, "the input is not exact"
+
+
+def test_a_chain_that_cannot_be_applied_is_refused_before_any_work(small_recipe: Recipe, tmp_path: Path) -> None:
+    for refine, said in ((("smooth",), "unknown refinement 'smooth'"), (("bias",), "'bias' looks at images")):
+        recipe = replace(small_recipe, quantize=replace(small_recipe.quantize, refine=refine))
+        with pytest.raises(CalibrationError, match=said):
+            build(replace(recipe, model=ModelRecipe(onnx=tmp_path / "not-even-read.onnx")))
+
+
 def test_a_layer_that_is_no_layer_is_refused_for_all_targets(small_recipe: Recipe) -> None:
     recipe = replace(small_recipe, quantize=replace(small_recipe.quantize, keep_float=("conv1", "layer9.conv1")))
     result = build(recipe)

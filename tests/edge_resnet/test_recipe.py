@@ -74,7 +74,7 @@ def test_the_least_recipe_has_the_documented_defaults(folder: Path) -> None:
             "std": [0.25, 0.25, 0.25],
         },
         calibration=CalibrationRecipe(folder / "images", limit=512, method="mse"),
-        quantize=QuantizeRecipe(effort="standard", keep_float=()),
+        quantize=QuantizeRecipe(effort="standard", keep_float=(), refine=None),
         accuracy=AccuracyRecipe(images=None, max_drop=1.0, strict=False),
         build=BuildRecipe(precision="int8", targets=("cpu",), output=folder / "model.edge"),
     )
@@ -89,6 +89,7 @@ method = "percentile"
 [quantize]
 effort = "best"
 keep_float = ["conv1", "fc"]
+refine = ["exact-input", "bias"]
 [accuracy]
 images = "test.csv"
 max_drop = 2
@@ -101,10 +102,14 @@ output = "out/shelf.edge"
     recipe = load(folder, text)
     assert recipe.model == ModelRecipe("resnet20", folder / "weights.pth", None, 7, folder / "labels.txt", shortcut="C")
     assert recipe.calibration == CalibrationRecipe(folder / "images", 64, "percentile")
-    assert recipe.quantize == QuantizeRecipe("best", ("conv1", "fc"))
+    assert recipe.quantize == QuantizeRecipe("best", ("conv1", "fc"), ("exact-input", "bias"))
     assert recipe.accuracy == AccuracyRecipe(folder / "test.csv", 2.0, True)
     assert type(recipe.accuracy.max_drop) is float
     assert recipe.build == BuildRecipe("fp16", ("rtx", "jetson-orin-nano"), folder / "out/shelf.edge")
+
+
+def test_no_refinement_is_another_chain_than_the_default(folder: Path) -> None:
+    assert load(folder, f"{LEAST}[quantize]\nrefine = []\n").quantize.refine == ()
 
 
 def test_an_onnx_file_may_carry_its_own_preprocessing(folder: Path) -> None:
@@ -144,6 +149,10 @@ def test_a_byte_order_mark_and_windows_line_ends(folder: Path) -> None:
     [
         ("[accuracy]\nmax_dorp = 1.0", "unknown key 'max_dorp' in [accuracy]: did you mean 'max_drop'?"),
         ("[quantize]\nprecision = 'int8'", "unknown key 'precision' in [quantize]: the keys are effort, keep_float"),
+        (
+            "[quantize]\nrefine = 'round'",
+            "'refine' in [quantize] is 'round': give a list of strings, each once and not empty",
+        ),
         ("[acuracy]\nmax_drop = 1.0", "unknown table [acuracy]: did you mean 'accuracy'?"),
         (
             "[zzz]",

@@ -130,6 +130,25 @@ def test_refinement_finds_the_images_of_the_table_by_their_hashes(
     cli_json("quantize", exported, "--table", moved / "t.json", "--effort", "fast", "-o", "fast.onnx")
 
 
+def test_the_refinements_that_are_named_are_the_ones_applied(
+    exported: Path, table: Path, cli_json: CliJson, refused: Refused
+) -> None:
+    fast = cli_json("quantize", exported, "--table", table, "--effort", "fast", "-o", "fast.onnx")
+    named = cli_json("quantize", exported, "--table", table, "--refine", "exact-input", "-o", "exact.onnx")
+    assert fast["refinements"] == named["refinements"] == ["exact-input"]
+    assert Path("exact.onnx").read_bytes() == Path("fast.onnx").read_bytes()
+    biased = ("--refine", "exact-input", "--refine", "bias", "--limit", 4)
+    assert cli_json("quantize", exported, "--table", table, *biased, "-o", "q.onnx")["refinements"] == [
+        "exact-input",
+        "bias",
+    ]
+    assert Path("q.onnx").read_bytes() != Path("fast.onnx").read_bytes()
+    command = ("quantize", exported, "--table", table, "-o", "no.onnx")
+    assert "unknown refinement 'smooth': choose of exact-input, " in refused(2, *command, "--refine", "smooth")
+    assert "name each once, in the order" in refused(2, *command, "--refine", "bias", "--refine", "round")
+    assert "'bias' looks at images" in refused(2, *command, "--refine", "bias", "--effort", "fast")
+
+
 def test_a_kept_layer_stays_float(exported: Path, table: Path, cli_json: CliJson) -> None:
     flags = ("--keep-float", "conv1", "--keep-float", "layer2.0.conv1")
     document = cli_json("quantize", exported, "--table", table, "--effort", "fast", *flags, "-o", "q.onnx")
