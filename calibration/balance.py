@@ -9,6 +9,7 @@ shows what it gains.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +23,12 @@ from edge_resnet.calibration.collect import observed_tensors
 from edge_resnet.calibration.gradients import measure, reproducible
 from edge_resnet.calibration.noise import Noise
 from edge_resnet.calibration.observers import OBSERVERS, TensorRange
-from edge_resnet.calibration.refine import EXACT_PIXELS, Refined
+from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration.tails import Ends, observe_ends
+from edge_resnet.calibration.tails import BATCH, Ends, observe_ends
 from edge_resnet.calibration.topology import convolutions, data, load_graph, own_constants, save_graph
+from edge_resnet.engines.engine import Progress
 
 IMAGES = 64
 """Frames that are followed back; energies are means over channels and places, and need no more."""
@@ -37,7 +39,11 @@ LARGEST = 256.0
 
 
 def balance(
-    refined: Refined, scheme: Scheme, frames: npt.NDArray[np.uint8], keep_float: tuple[str, ...] = ()
+    refined: Refined,
+    scheme: Scheme,
+    frames: npt.NDArray[np.uint8],
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Refined:
     """Learns scales of channels and ranges of tensors for a scheme.
 
@@ -49,6 +55,7 @@ def balance(
         scheme: tells which tensors are quantized and how.
         frames: calibration frames N×H×W×C; all give tails, ``IMAGES`` of them energies.
         keep_float: nodes that stay float.
+        progress: told of batches whose largest values are seen, of frames that are followed back, and of steps.
 
     Raises:
         CalibrationError: an operator has no gradient here (``torch_graph``).
@@ -63,15 +70,18 @@ def balance(
     learned = [name for name in names if name in read and ranges[name].low < ranges[name].high]
     if not learned or refined.table.method not in OBSERVERS:
         return refined
-    ends = observe_ends(model, names, frames)
+    batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
+    ends = observe_ends(model, names, reported(batches, "largest values", progress), len(frames))
     followed = {name: ends[name] for name in learned}
     keys = _keys(loaded.graph, channels)
     layers = [conv for conv in convolutions(loaded.graph) if conv.name not in keep_float]
     with reproducible():
         weights = [str(data(conv, 1).name) for conv in layers]
-        energies = measure(model, followed, weights, frames[:: math.ceil(len(frames) / IMAGES)])
+        some = list(frames[:: math.ceil(len(frames) / IMAGES)])
+        energies = measure(model, followed, weights, reported(some, "gradients", progress), len(some))
         noise = Noise.of(loaded.graph, keys, followed, energies, scheme, refined.table, layers)
-        numbers, limits = _solved(noise, torch.from_numpy(channels.roots), refined.table)
+        steps = reported(range(STEPS), "steps", progress)
+        numbers, limits = _solved(noise, torch.from_numpy(channels.roots), refined.table, steps)
     scale_channels(loaded.graph, channels, numbers)
     made = save_graph(loaded)
     found = {name: _seen(each, numbers[keys[name]]) for name, each in ends.items()}
@@ -95,14 +105,16 @@ def _seen(ends: Ends, numbers: Vector) -> TensorRange:
     return TensorRange(low, high, max(-low, high), low, high)
 
 
-def _solved(noise: Noise, roots: Tensor, table: CalibrationTable) -> tuple[Vector, dict[str, tuple[float, float]]]:
+def _solved(
+    noise: Noise, roots: Tensor, table: CalibrationTable, steps: Iterable[int]
+) -> tuple[Vector, dict[str, tuple[float, float]]]:
     """The number for each key, and each tensor's low and high behind it."""
     starts = [[math.log(max(end, 1e-12)) for end in (table[name].high, -table[name].low)] for name in noise.names]
     limits = torch.tensor(starts, dtype=torch.float64, requires_grad=True)
     logs = torch.zeros(len(roots), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([logs, limits], lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    for _ in steps:
         optimizer.zero_grad()
         torch.log(noise.predicted(_numbers(logs)[roots], torch.exp(limits))).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

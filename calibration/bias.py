@@ -19,10 +19,11 @@ import numpy.typing as npt
 import onnx
 
 from edge_resnet.calibration.qdq import place_qdq
-from edge_resnet.calibration.refine import Refined, replace_constant
+from edge_resnet.calibration.refine import Refined, replace_constant, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.segments import Chunks, Walk
 from edge_resnet.calibration.topology import convolutions, load_graph, save_graph
+from edge_resnet.engines.engine import Progress
 
 Vector = npt.NDArray[np.float32]
 """One number a channel."""
@@ -34,7 +35,11 @@ STEPS = 4
 
 
 def correct_biases(
-    refined: Refined, scheme: Scheme, frames: npt.NDArray[np.uint8], keep_float: tuple[str, ...] = ()
+    refined: Refined,
+    scheme: Scheme,
+    frames: npt.NDArray[np.uint8],
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Refined:
     """Corrects every bias for a scheme.
 
@@ -44,9 +49,11 @@ def correct_biases(
         frames: calibration frames N×H×W×C; of large ones some are enough, evenly over all, for the tensors between two
             layers are in memory.
         keep_float: nodes that will stay float.
+        progress: told of layers that are corrected.
     """
     quantized = place_qdq(refined.model, refined.table, scheme, keep_float).model
-    corrections = _corrections(refined.target, quantized, frames[:: math.ceil(len(frames) / frames_at_once(frames))])
+    shown = frames[:: math.ceil(len(frames) / frames_at_once(frames))]
+    corrections = _corrections(refined.target, quantized, shown, progress)
     loaded = load_graph(refined.model)
     for conv in convolutions(loaded.graph):
         bias = conv.inputs[2] if len(conv.inputs) > 2 else None
@@ -66,12 +73,14 @@ def frames_at_once(frames: npt.NDArray[np.uint8]) -> int:
 
 
 def _corrections(
-    model: onnx.ModelProto, quantized: onnx.ModelProto, frames: npt.NDArray[np.uint8]
+    model: onnx.ModelProto, quantized: onnx.ModelProto, frames: npt.NDArray[np.uint8], progress: Progress
 ) -> dict[str, Vector]:
     """What to add to each bias, by convolution."""
     wanted, actual = Walk(model, frames), Walk(quantized, frames)
     seen = _Seen.in_graph(model, quantized)
     found: dict[str, Vector] = {}
+    layers = sum(node.op_type == "Conv" for node in model.graph.node)
+    progress("layers", 0, layers)
     while (conv := wanted.advance()) is not None and (quantized_conv := actual.advance()) is not None:
         view = seen[conv.name]
         target = view.of(wanted.tensors, conv.output[0], view.shortcut)
@@ -79,6 +88,7 @@ def _corrections(
         found[conv.name] = _best_shift(target, output, rectified=view.rectified)
         for chunk in actual.tensors[quantized_conv.output[0]]:
             chunk += found[conv.name].reshape(1, -1, 1, 1)
+        progress("layers", len(found), layers)
     return found
 
 

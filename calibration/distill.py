@@ -18,10 +18,11 @@ from torch import Tensor
 
 from edge_resnet.calibration.fake_quant import LARGEST, FakeQuantized
 from edge_resnet.calibration.gradients import reproducible
-from edge_resnet.calibration.refine import Refined
+from edge_resnet.calibration.refine import Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.simulate import fast_session, run_frames
 from edge_resnet.calibration.torch_graph import run_nodes, straight_rounded
+from edge_resnet.engines.engine import Progress
 
 STEPS = 800
 BATCH = 32
@@ -37,7 +38,13 @@ PIXELS = 200_000
 Frames = npt.NDArray[np.uint8]
 
 
-def distill(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...] = ()) -> Refined:
+def distill(
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Refined:
     """Fine-tunes a network for a scheme.
 
     Args:
@@ -45,6 +52,7 @@ def distill(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[
         scheme: gives scales, and the integers that its engines can sum.
         frames: N×H×W×C, without labels.
         keep_float: nodes that stay float; their weights stay as they are.
+        progress: told of looks at the judges.
 
     Raises:
         CalibrationError: an operator has no gradient here (``torch_graph``).
@@ -59,7 +67,7 @@ def distill(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[
     with reproducible():
         least, best = pupil.error(*held), refined
         lessons = _Lessons.of(pupil)
-        for _ in range(STEPS // JUDGE_EVERY):
+        for _ in reported(range(STEPS // JUDGE_EVERY), "lessons", progress):
             lessons.give(*shown)
             if (error := pupil.error(*held)) < least:
                 least, best = error, pupil.written()

@@ -9,7 +9,7 @@ must follow; ``POWER`` is where ``benchmarks/refinement.py`` finds the least err
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,11 @@ from onnx import TensorProto, helper
 from edge_resnet.calibration.channels import Channels, Keys, Vector, scale_channels
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.observers import OBSERVERS
-from edge_resnet.calibration.refine import EXACT_PIXELS, Refined
+from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.calibration.topology import load_graph, save_graph
+from edge_resnet.engines.engine import Progress
 
 POWER = 0.25
 """A channel of peak a is scaled by a^−POWER; 1 would make all peaks equal."""
@@ -31,7 +32,11 @@ BATCH = 4
 
 
 def equalize(
-    refined: Refined, scheme: Scheme, frames: npt.NDArray[np.uint8], keep_float: tuple[str, ...] = ()
+    refined: Refined,
+    scheme: Scheme,
+    frames: npt.NDArray[np.uint8],
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Refined:
     """Scales channels by their peaks over some frames, and collects the ranges of the network that results.
 
@@ -43,6 +48,7 @@ def equalize(
         scheme: tells which tensors are quantized.
         frames: calibration frames N×H×W×C.
         keep_float: nodes that stay float.
+        progress: told of batches, first those whose peaks are seen, then those whose ranges are.
     """
     loaded = load_graph(refined.model)
     channels = Channels.of(loaded.graph)
@@ -50,12 +56,13 @@ def equalize(
     quantized = [value for value in channels.keys if str(value.name) in read]
     if not quantized or refined.table.method not in OBSERVERS:
         return refined
-    peaks = _peaks(refined.model, [str(value.name) for value in quantized], frames)
+    batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
+    peaks = _peaks(refined.model, [str(value.name) for value in quantized], reported(batches, "peaks", progress))
     scale_channels(loaded.graph, channels, _numbers(channels, [channels.keys[value] for value in quantized], peaks))
     made = save_graph(loaded)
     table = collect(
         made,
-        _batches(frames),
+        reported(batches, "ranges", progress),
         method=refined.table.method,
         images=refined.table.images,
         preprocessing=refined.table.preprocessing,
@@ -64,11 +71,7 @@ def equalize(
     return Refined(made, table.with_ranges(made, kept))
 
 
-def _batches(frames: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    return (frames[start : start + BATCH] for start in range(0, len(frames), BATCH))
-
-
-def _peaks(model: onnx.ModelProto, names: list[str], frames: npt.NDArray[np.uint8]) -> list[Vector]:
+def _peaks(model: onnx.ModelProto, names: list[str], batches: Iterable[npt.NDArray[np.uint8]]) -> list[Vector]:
     """The largest magnitude in each channel of some tensors N×C×H×W."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -80,7 +83,7 @@ def _peaks(model: onnx.ModelProto, names: list[str], frames: npt.NDArray[np.uint
     session = fast_session(shown)
     source = session.get_inputs()[0].name
     found: list[Any] = []
-    for batch in _batches(frames):
+    for batch in batches:
         peaks = [result.max(axis=(0, 2, 3)) for result in session.run(None, {source: batch})]
         found = [np.maximum(*pair) for pair in zip(found, peaks, strict=True)] if found else peaks
     return [np.asarray(peak, np.float64) for peak in found]

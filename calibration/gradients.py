@@ -7,7 +7,7 @@ E[(rᵀJ)²] = ‖J‖² a component (Hutchinson 1990), and rᵀJ is one backwar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,11 @@ class Energies:
 
 
 def measure(
-    model: onnx.ModelProto, ends: Mapping[str, Ends], weights: Sequence[str], frames: npt.NDArray[np.uint8]
+    model: onnx.ModelProto,
+    ends: Mapping[str, Ends],
+    weights: Sequence[str],
+    frames: Iterable[npt.NDArray[np.uint8]],
+    count: int,
 ) -> Energies:
     """Energies of tensors and weights, the mean over frames.
 
@@ -65,7 +69,8 @@ def measure(
         model: takes uint8 frames.
         ends: the tensors' thresholds.
         weights: names of the convolutions' weights.
-        frames: N×H×W×C, one backward pass each.
+        frames: H×W×C, one backward pass each.
+        count: how many.
 
     Raises:
         CalibrationError: an operator has no gradient here.
@@ -92,8 +97,8 @@ def measure(
         for name, gradient in zip(weights, gradients[len(sums) :], strict=True):
             squares[name] += gradient.double().square().sum((2, 3))
     return Energies(
-        {name: total.mean(len(frames)) for name, total in sums.items()},
-        {name: square / len(frames) for name, square in squares.items()},
+        {name: total.mean(count) for name, total in sums.items()},
+        {name: square / count for name, square in squares.items()},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +13,38 @@ import onnx
 from edge_resnet.calibration.bias import correct_biases
 from edge_resnet.calibration.equalize import equalize
 from edge_resnet.calibration.qdq import QuantizedModel, insert_qdq, place_qdq
-from edge_resnet.calibration.refine import Refined, exact_input
+from edge_resnet.calibration.refine import Refined, exact_input, silent
 from edge_resnet.calibration.rounding import round_weights
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import CalibrationError
 
 Frames = npt.NDArray[np.uint8]
 """Calibration frames N×H×W×C."""
-Refinement = Callable[[Refined, Scheme, Frames, tuple[str, ...]], Refined]
-"""Network and ranges, the scheme they are for, frames, and the nodes that stay float → network and ranges."""
 
 
-def _exact_input(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
+class Refinement(Protocol):
+    """Network and ranges → network and ranges that lose less in INT8."""
+
+    def __call__(
+        self,
+        refined: Refined,
+        scheme: Scheme,
+        frames: Frames,
+        keep_float: tuple[str, ...] = (),
+        progress: Progress = silent,
+    ) -> Refined:
+        """Refines for a scheme by what it sees on frames; some nodes stay float; ``progress`` hears of each phase."""
+
+
+def _exact_input(
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Refined:
     first = next((node.name for node in refined.model.graph.node if node.op_type == "Conv"), None)
     return refined if first in keep_float else exact_input(refined.model, refined.table)
 
@@ -32,9 +52,15 @@ def _exact_input(refined: Refined, scheme: Scheme, frames: Frames, keep_float: t
 def _learned(module: str, name: str) -> Refinement:
     """A refinement that loads torch, when it is called."""
 
-    def refinement(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...]) -> Refined:
+    def refinement(
+        refined: Refined,
+        scheme: Scheme,
+        frames: Frames,
+        keep_float: tuple[str, ...] = (),
+        progress: Progress = silent,
+    ) -> Refined:
         found: Refinement = getattr(import_module(f"edge_resnet.calibration.{module}"), name)
-        return found(refined, scheme, frames, keep_float)
+        return found(refined, scheme, frames, keep_float, progress)
 
     return refinement
 
@@ -122,6 +148,7 @@ def quantize(
     *,
     chain: tuple[str, ...] | None = None,
     keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> QuantizedModel:
     """Refines a network for a scheme, then inserts Q/DQ.
 
@@ -132,6 +159,7 @@ def quantize(
         frames: calibration frames N×H×W×C; None is none.
         chain: names in ``REFINEMENTS``, in their order; None is the default of so many frames (``default_chain``).
         keep_float: names of nodes that stay float.
+        progress: told of each refinement's phases.
 
     Raises:
         CalibrationError: the table belongs to another model or lacks a tensor; a name in ``keep_float`` is unknown; the
@@ -141,19 +169,28 @@ def quantize(
     wanted = default_chain(len(seen)) if chain is None else chain
     check_chain(wanted, len(seen))
     place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
-    refined = refine(Refined(model, table), scheme, seen, wanted, keep_float)
+    refined = refine(Refined(model, table), scheme, seen, wanted, keep_float, progress)
     return insert_qdq(refined.model, refined.table, scheme, keep_float)
 
 
 def refine(
-    refined: Refined, scheme: Scheme, frames: Frames, chain: tuple[str, ...], keep_float: tuple[str, ...] = ()
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    chain: tuple[str, ...],
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Refined:
-    """Applies refinements, one after another.
+    """Applies refinements, one after another; a phase is told with the refinement's name before its own.
 
     Raises:
         CalibrationError: the chain cannot be applied, as ``check_chain`` says.
     """
     check_chain(chain, len(frames))
     for name in chain:
-        refined = REFINEMENTS[name](refined, scheme, frames, keep_float)
+        refined = REFINEMENTS[name](refined, scheme, frames, keep_float, partial(_tell, progress, name))
     return refined
+
+
+def _tell(progress: Progress, refinement: str, phase: str, done: int, total: int) -> None:
+    progress(f"{refinement}: {phase}", done, total)

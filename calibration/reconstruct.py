@@ -11,7 +11,7 @@ frames judges: a unit on which the error is not smaller stays as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from edge_resnet.calibration.fake_quant import LARGEST, FakeQuantized
 from edge_resnet.calibration.gradients import reproducible
-from edge_resnet.calibration.refine import Refined
+from edge_resnet.calibration.refine import Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.torch_graph import OPERATORS, Operator, constants_of, run_nodes
+from edge_resnet.engines.engine import Progress
 
 STEPS = 400
 RATE = 0.02
@@ -45,11 +46,15 @@ MEMORY = 1 << 30
 """Bytes that the tensors between two units may take; bounds the frames that are looked at."""
 
 Frames = npt.NDArray[np.uint8]
-Cuts = Callable[[onnx.ModelProto], list[str]]
-"""The tensors behind which units end."""
 
 
-def adaround(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...] = ()) -> Refined:
+def adaround(
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Refined:
     """Learns the rounding of each convolution's weights for the least error of its output.
 
     Args:
@@ -57,16 +62,25 @@ def adaround(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple
         scheme: gives scales, and the integers that its engines can sum.
         frames: calibration frames N×H×W×C; of large ones some are enough.
         keep_float: nodes that stay float.
+        progress: told of units that are learned.
 
     Raises:
         CalibrationError: an operator has no gradient here (``torch_graph``).
     """
-    return _learned(refined, scheme, frames, keep_float, _behind_convolutions, dropped=0.0, scale_rate=0.0)
+    units = reported(_behind_convolutions(refined.target), "layers", progress)
+    return _learned(refined, scheme, frames, keep_float, units, dropped=0.0, scale_rate=0.0)
 
 
-def reconstruct(refined: Refined, scheme: Scheme, frames: Frames, keep_float: tuple[str, ...] = ()) -> Refined:
+def reconstruct(
+    refined: Refined,
+    scheme: Scheme,
+    frames: Frames,
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Refined:
     """Learns rounding and scales of each residual block for the least error of its output; takes the same."""
-    return _learned(refined, scheme, frames, keep_float, _behind_blocks, dropped=0.5, scale_rate=SCALE_RATE)
+    units = reported(_behind_blocks(refined.target), "blocks", progress)
+    return _learned(refined, scheme, frames, keep_float, units, dropped=0.5, scale_rate=SCALE_RATE)
 
 
 def _behind_convolutions(model: onnx.ModelProto) -> list[str]:
@@ -220,7 +234,7 @@ def _learned(
     scheme: Scheme,
     frames: Frames,
     keep_float: tuple[str, ...],
-    cuts: Cuts,
+    targets: Iterable[str],
     dropped: float,
     scale_rate: float,
 ) -> Refined:
@@ -233,7 +247,7 @@ def _learned(
     integers: dict[str, Tensor] = {}
     factors: dict[str, float] = {}
     with reproducible():
-        for target in cuts(refined.target):
+        for target in targets:
             with torch.no_grad():
                 wanted.pass_on(wanted.part(target), floats, target)
             unit = _Unit(actual.part(target), target, network)

@@ -6,8 +6,9 @@ will take away.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edge_resnet.calibration.observers import TensorRange
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
+from edge_resnet.engines.engine import Progress
 
 EXACT_PIXELS = "preprocessing.pixels"
 """The tensor that holds pixel − 128, an integer."""
 EXACT_RANGE = TensorRange(minimum=-128.0, maximum=127.0, amax=127.0, low=-128.0, high=127.0)
 """Scale 1 in both forms: no pixel is rounded, none is clipped."""
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,18 @@ class Refined:
     def target(self) -> onnx.ModelProto:
         """FP32 network whose tensors are those of ``model``, free of any error: what later steps steer towards."""
         return self.model if self.before is None else self.before
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """The progress of work that nobody watches."""
+
+
+def reported(items: Sequence[_Item], phase: str, progress: Progress) -> Iterator[_Item]:
+    """Gives one item after another; each is done when the next is asked for."""
+    progress(phase, 0, len(items))
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(phase, done, len(items))
 
 
 def exact_input(model: onnx.ModelProto, table: CalibrationTable) -> Refined:

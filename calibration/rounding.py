@@ -10,6 +10,7 @@ section 3). No gradient and no training: one pass over some images, and a Choles
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,10 +20,11 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from edge_resnet.calibration.affine import QuantParams, dequantize
-from edge_resnet.calibration.refine import Refined, replace_constant
+from edge_resnet.calibration.refine import Refined, replace_constant, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.calibration.topology import convolutions, data, load_graph, own_constants, save_graph
+from edge_resnet.engines.engine import Progress
 
 PATCHES = 128
 """Patches of an image that enter it, about, evenly over its area; neighbours differ little."""
@@ -41,7 +43,11 @@ Tensor = npt.NDArray[np.float32]
 
 
 def round_weights(
-    refined: Refined, scheme: Scheme, frames: npt.NDArray[np.uint8], keep_float: tuple[str, ...] = ()
+    refined: Refined,
+    scheme: Scheme,
+    frames: npt.NDArray[np.uint8],
+    keep_float: tuple[str, ...] = (),
+    progress: Progress = silent,
 ) -> Refined:
     """Rounds the weights of every convolution to multiples of their scales, which the table then holds.
 
@@ -50,14 +56,16 @@ def round_weights(
         scheme: gives the scales, and the integers that its engines can sum.
         frames: calibration frames N×H×W×C.
         keep_float: nodes that stay float.
+        progress: told of batches whose patches are seen, then of layers that are rounded.
     """
     loaded = load_graph(refined.model)
     own_constants(loaded.graph)
     layers = [_Layer.of(conv) for conv in convolutions(loaded.graph) if conv.name not in keep_float]
-    _observe(save_graph(loaded), layers, frames)
+    batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
+    _observe(save_graph(loaded), layers, reported(batches, "patches", progress))
     reads = {data(conv): scheme.range_name(data(conv)) for conv in convolutions(loaded.graph)}
     scales: dict[str, tuple[float, ...]] = {}
-    for layer in layers:
+    for layer in reported(layers, "layers", progress):
         activation = scheme.activation_params(refined.table[reads[data(layer.conv)]])
         params = scheme.weight_params(layer.weight, layer.bias, activation)
         integers = scheme.summable(layer.rounded(params))
@@ -149,7 +157,7 @@ def _patches(x: Tensor, kernel: tuple[int, ...], conv: ir.Node) -> Tensor:
     return some.reshape(math.prod(some.shape[:3]), -1)
 
 
-def _observe(model: onnx.ModelProto, layers: list[_Layer], frames: npt.NDArray[np.uint8]) -> None:
+def _observe(model: onnx.ModelProto, layers: list[_Layer], batches: Iterable[npt.NDArray[np.uint8]]) -> None:
     """Runs the network and shows each layer what it reads."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -160,8 +168,8 @@ def _observe(model: onnx.ModelProto, layers: list[_Layer], frames: npt.NDArray[n
         shown.graph.output.append(helper.make_tensor_value_info(f"read.{index}", TensorProto.FLOAT, None))
     session = fast_session(shown)
     source = session.get_inputs()[0].name
-    for start in range(0, len(frames), BATCH):
-        tensors = dict(zip(names, session.run(None, {source: frames[start : start + BATCH]}), strict=True))
+    for batch in batches:
+        tensors = dict(zip(names, session.run(None, {source: batch}), strict=True))
         for layer in layers:
             layer.observe(tensors[str(data(layer.conv).name)])
 

@@ -7,7 +7,6 @@ built.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,11 @@ import onnx
 import onnxruntime
 
 from edge_resnet.calibration.qdq import place_qdq
-from edge_resnet.calibration.refine import Refined
+from edge_resnet.calibration.refine import Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.simulate import exact_session, fast_session, run_frames
 from edge_resnet.calibration.topology import convolutions, load_graph, quantized_sums
+from edge_resnet.engines.engine import Progress
 
 BATCH = 16
 Frames = npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ def sensitivities(
     refined: Refined,
     scheme: Scheme,
     frames: Frames,
-    advance: Callable[[int], None] = lambda done: None,
+    progress: Progress = silent,
 ) -> tuple[Sensitivity, ...]:
     """Measures every layer that a scheme quantizes: convolutions, and residual Adds with a quantized shortcut.
 
@@ -54,7 +54,7 @@ def sensitivities(
         refined: the network and its ranges, with an exact input or without.
         scheme: how it will be quantized.
         frames: N×H×W×C; some dozen tell layers apart.
-        advance: called with the number of layers done since the last call.
+        progress: told of layers that are measured.
 
     Raises:
         CalibrationError: the table belongs to another model or lacks a tensor.
@@ -63,12 +63,11 @@ def sensitivities(
     wanted = _answers(fast_session(refined.model), frames)
     signal = float(np.square(wanted).sum())
     found = []
-    for layer in macs:
+    for layer in reported(list(macs), "layers", progress):
         others = [name for name in macs if name != layer]
         alone = place_qdq(refined.model, refined.table, scheme, others).model
         noise = float(np.square(_answers(exact_session(alone), frames) - wanted).sum())
         found.append(Sensitivity(layer, macs[layer], noise / signal))
-        advance(1)
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ an exponential or near it (Pickands 1975, "peaks over threshold"); so the few la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,18 +65,19 @@ class Ends:
     """Of the negated tensor."""
 
 
-def observe_ends(model: onnx.ModelProto, names: Sequence[str], frames: npt.NDArray[np.uint8]) -> dict[str, Ends]:
-    """Collects the ends of tensors N×C×H×W over frames N×H×W×C, a few frames in memory at a time."""
+def observe_ends(
+    model: onnx.ModelProto, names: Sequence[str], batches: Iterable[npt.NDArray[np.uint8]], images: int
+) -> dict[str, Ends]:
+    """Collects the ends of tensors N×C×H×W over batches of frames N×H×W×C, of so many images in all."""
     session = fast_session(_with_largest(model, names))
     source = session.get_inputs()[0].name
     found: list[Values] = []
-    for start in range(0, len(frames), BATCH):
-        batch = [
-            values.transpose(1, 0, 2).reshape(values.shape[1], -1)
-            for values in session.run(None, {source: frames[start : start + BATCH]})
+    for batch in batches:
+        largest = [
+            values.transpose(1, 0, 2).reshape(values.shape[1], -1) for values in session.run(None, {source: batch})
         ]
-        found = [_largest(*pair) for pair in zip(found, batch, strict=True)] if found else batch
-    tails = [Tail(-np.sort(-values, axis=1), len(frames)) for values in found]
+        found = [_largest(*pair) for pair in zip(found, largest, strict=True)] if found else largest
+    tails = [Tail(-np.sort(-values, axis=1), images) for values in found]
     return {name: Ends(*tails[2 * index : 2 * index + 2]) for index, name in enumerate(names)}
 
 

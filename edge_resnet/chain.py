@@ -181,6 +181,7 @@ class _Lowering:
                     frames,
                     chain=self._chain,
                     keep_float=options.keep_float,
+                    progress=self._stages.progress.update_phase,
                 )
         return self._quantized[scheme]
 

@@ -18,7 +18,7 @@ class Progress:
         """Steps of the open stage are done."""
 
     def update_phase(self, phase: str, done: int, total: int) -> None:
-        """A compiler stands at ``done`` of ``total`` steps of a phase of the open stage."""
+        """A compiler or a refinement stands at ``done`` of ``total`` steps of a phase of the open stage."""
 
     def note(self, text: str) -> None:
         """Something that whoever waits should know, one line."""

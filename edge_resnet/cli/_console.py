@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from edge_resnet.progress import Progress
@@ -55,35 +55,46 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
 
 
 class BarProgress(Progress):
-    """Draws a bar a stage on stderr, one below the other, when that is a terminal."""
+    """Draws a bar a stage on stderr, one below the other, when that is a terminal.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    Where a stage has phases, its bar is that of the phase, which stands behind it: phases differ in speed, so the time
+    left is the phase's too.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
         self._bars: Bars | None = None
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
         with Bars(
             TextColumn("{task.description:26}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             disable=not self._console.is_terminal,
         ) as self._bars:
-            task = self._bars.add_task(name, total=total)
+            task = self._bars.add_task(name, total=total, phase="")
             yield
             steps = self._bars.tasks[task].total or 1
-            self._bars.update(task, total=steps, completed=steps)
+            self._bars.update(task, total=steps, completed=steps, phase="")
 
     def advance(self, steps: int) -> None:
         if self._bars is not None:
             self._bars.advance(self._bars.task_ids[0], steps)
 
     def update_phase(self, phase: str, done: int, total: int) -> None:
-        if self._bars is not None:
-            self._bars.update(self._bars.task_ids[0], completed=done, total=total)
+        if self._bars is None:
+            return
+        (task,) = self._bars.tasks
+        if task.fields["phase"] != phase:
+            started = task.start_time
+            self._bars.reset(task.id, phase=phase)  # forgets the speed of the phase before
+            task.start_time = started
+        self._bars.update(task.id, completed=done, total=total)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -25,7 +25,9 @@ def run(
     ] = "standard",
     refine: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Apply this refinement (docs/int8.md) in the place of the usual ones; may be repeated."),
+        typer.Option(
+            metavar="NAME", help="Apply this refinement (docs/int8.md) in the place of the usual ones; may be repeated."
+        ),
     ] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="A layer to leave float; may be repeated.")] = None,
     json: JsonFlag = False,
@@ -47,7 +49,15 @@ def run(
     bars = BarProgress()
     with bars.stage("quantize"):
         frames = refinement_frames(ranges, table.parent, images, min(count, limit or count)) if count else None
-        made = quantize(loaded, ranges, wanted, frames, chain=chain, keep_float=tuple(keep_float or ()))
+        made = quantize(
+            loaded,
+            ranges,
+            wanted,
+            frames,
+            chain=chain,
+            keep_float=tuple(keep_float or ()),
+            progress=bars.update_phase,
+        )
     save_onnx(with_provenance(made.model, ranges), output)
     if json:
         print_json(

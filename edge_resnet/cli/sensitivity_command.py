@@ -39,7 +39,7 @@ def run(
     frames = refinement_frames(ranges, table.parent, images, limit)
     bars = BarProgress()
     with bars.stage("sensitivity"):
-        found = sensitivities(exact_input(network.model, ranges), wanted, frames, bars.advance)
+        found = sensitivities(exact_input(network.model, ranges), wanted, frames, bars.update_phase)
     total = sum(each.macs for each in found)
     mixed = None if sqnr is None else float_layers(found, sqnr)
     if json:

@@ -62,7 +62,7 @@ class TestTails:
         self, written: Written, random_frames: Frames, tensors_of: Tensors
     ) -> None:
         model, frames = small(written), random_frames(9, 6)
-        ends = observe_ends(model, ["c"], frames)["c"]
+        ends = observe_ends(model, ["c"], [frames[:4], frames[4:8], frames[8:]], 9)["c"]
         values = tensors_of(model, frames, ["c"])["c"].transpose(1, 0, 2, 3).reshape(4, 9, 36)
         for tail, signed in ((ends.upper, values), (ends.lower, -values)):
             each = -np.sort(-signed, axis=2)[:, :, :EACH]
@@ -87,7 +87,7 @@ def test_energies_are_those_of_the_jacobian(written: Written, random_frames: Fra
     """With two answers a signed sum over both is an average of few: so the mean over many draws, against J itself."""
     model, frames = small(written), random_frames(1, 6).repeat(400, axis=0)
     low = Tail(np.full((4, 2), -1e9, np.float32), 1)
-    found = measure(model, {"r": Ends(low, low)}, ["v"], frames)
+    found = measure(model, {"r": Ends(low, low)}, ["v"], frames, 400)
     start = constants_of(model)
 
     def answer(r: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

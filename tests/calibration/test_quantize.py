@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_a_chain_leaves_out_what_it_does_not_name(
     for chain in ((), ("round",), ("exact-input", "bias")):
         refined = start
         for name in chain:
-            refined = REFINEMENTS[name](refined, TENSORRT, frames, ())
+            refined = REFINEMENTS[name](refined, TENSORRT, frames)
         wanted = insert_qdq(refined.model, refined.table, TENSORRT)
         assert quantize(model, table, TENSORRT, frames, chain=chain).model == wanted.model, chain
     whole = quantize(model, table, TENSORRT, frames, chain=CHAIN).model
@@ -147,6 +148,30 @@ def test_what_looks_at_frames_is_refused_without_any(network: Network, distinct_
     model = network("resnet20", 16)
     with pytest.raises(CalibrationError, match=said):
         quantize(model, distinct_ranges(model), TENSORRT, None, chain=("round",))
+
+
+def test_every_refinement_that_takes_time_says_how_far_it_is(
+    network: Network, distinct_ranges: Ranges, random_frames: Frames
+) -> None:
+    model, chain = network("resnet20", 16), ("exact-input", "equalize", "round", "bias")
+    table = replace(distinct_ranges(model), method="minmax")
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.setdefault(phase, []).append((done, total))
+
+    quantize(model, table, TENSORRT, random_frames(9, 16), chain=chain, progress=progress)
+    layers, batches = len(biases(model)), 3  # of four frames at most
+    steps = {
+        "equalize: peaks": batches,
+        "equalize: ranges": batches,
+        "round: patches": batches,
+        "round: layers": layers,
+        "bias: layers": layers,
+    }
+    assert list(told) == list(steps)
+    for phase, total in steps.items():
+        assert told[phase] == [(done, total) for done in range(total + 1)], phase
 
 
 def test_the_same_input_gives_the_same_network(

@@ -9,10 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,8 @@ from edge_resnet.errors import (
 from edge_resnet.golden import read_golden
 from edge_resnet.images import open_images
 from edge_resnet.preprocessing import NAMED
-from edge_resnet.recipe import AccuracyRecipe, ModelRecipe, Recipe, load_recipe
+from edge_resnet.progress import Progress
+from edge_resnet.recipe import AccuracyRecipe, ModelRecipe, QuantizeRecipe, Recipe, load_recipe
 
 HERE_OR_NOT = "predicted" if cuda.gpu_sm() is None else "measured"
 """How the engine for RTX is judged on this host."""
@@ -423,6 +425,26 @@ def test_the_chain_of_a_recipe_is_applied_and_written_down(small_recipe: Recipe)
     assert bundle.manifest.calibration is not None and bundle.manifest.calibration["refinements"] == []
     model = onnx.load_from_string(bundle.read(QDQ_MEMBER))
     assert "preprocessing.mul" in {name for node in model.graph.node for name in node.output}, "the input is not exact"
+
+
+def test_a_build_tells_which_refinement_runs_and_how_far_it_is(small_recipe: Recipe) -> None:
+    class Watch(Progress):
+        stage_name = ""
+        told: ClassVar[list[tuple[str, str, int, int]]] = []
+
+        @contextmanager
+        def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+            self.stage_name = name
+            yield
+
+        def update_phase(self, phase: str, done: int, total: int) -> None:
+            self.told.append((self.stage_name, phase, done, total))
+
+    recipe = replace(small_recipe, quantize=QuantizeRecipe(refine=("bias",)))
+    build(recipe, Watch())
+    refining = [each for each in Watch.told if each[0].startswith("quantize")]
+    assert refining[:2] == [("quantize for cpu", "bias: layers", done, 19) for done in (0, 1)]
+    assert refining[-1] == ("quantize for tensorrt", "bias: layers", 19, 19)
 
 
 def test_a_chain_that_cannot_be_applied_is_refused_before_any_work(small_recipe: Recipe, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The bars that a person watches."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from edge_resnet.cli._console import BarProgress
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=100)
+
+
+def test_a_phase_stands_beside_its_stage_and_has_its_own_steps_and_time_left() -> None:
+    console = terminal()
+    progress = BarProgress(console)
+    with progress.stage("quantize for tensorrt"):
+        for done in range(33):
+            progress.update_phase("round: patches", done, 32)
+        assert progress._bars is not None
+        (task,) = progress._bars.tasks
+        assert task.time_remaining is not None
+        before = task.elapsed
+        progress.update_phase("bias: layers", 0, 32)
+        assert task.time_remaining is None, "of as many steps, but of another speed"
+        assert before is not None and task.elapsed is not None and task.elapsed >= before > 0
+        progress._bars.refresh()
+        shown = str(console.file.getvalue())  # type: ignore[attr-defined]
+        assert "quantize for tensorrt" in shown and "bias: layers" in shown and " 0/32" in shown
+    assert task.finished
+
+
+def test_away_from_a_terminal_nothing_is_drawn_and_notes_are_lines() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    progress = BarProgress(console)
+    with progress.stage("quantize"):
+        progress.update_phase("round: layers", 1, 2)
+    note = "a note that is longer than forty columns stays on one line"
+    progress.note(note)
+    assert str(console.file.getvalue()).strip() == note  # type: ignore[attr-defined]
