@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from edge_resnet.adoption import Network
+from edge_resnet.appearance import Appearance
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
@@ -16,6 +17,7 @@ from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.calibration_images import calibration_manifest, coverage_note
 from edge_resnet.check import Gate, Judgement, float_run
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
@@ -83,7 +85,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source)
-    table = _calibrate(recipe, source, calibration, stages) if recipe.build.precision == "int8" else None
+    table = _calibrate(recipe, source, calibration, evaluation, stages) if recipe.build.precision == "int8" else None
     lowering = _Lowering(recipe, source, table, calibration, stages)
     judge = Judge(
         float_run(source.model),
@@ -125,16 +127,25 @@ def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]
     return calibration, evaluation
 
 
-def _calibrate(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
+def _calibrate(
+    recipe: Recipe, source: Network, images: ImageSet, evaluation: ImageSet | None, stages: Stages
+) -> CalibrationTable:
+    spec = source.preprocessing
     with stages.stage("calibrate", len(images)):
-        return collect(
+        looks = Appearance.of(images, spec)
+        table = collect(
             source.model,
-            images.batches(source.preprocessing, CALIBRATION_BATCH),
+            images.batches(spec, CALIBRATION_BATCH),
             method=recipe.calibration.method,
-            images=images.manifest(),
-            preprocessing=source.preprocessing.to_json(),
+            images=calibration_manifest(images, looks),
+            preprocessing=spec.to_json(),
             advance=stages.progress.advance,
         )
+    unlike = None if evaluation is None else looks.note_on(Appearance.of(evaluation, spec), spec.color)
+    for note in (coverage_note(images, source), unlike):
+        if note is not None:
+            stages.progress.note(note)
+    return table
 
 
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from edge_resnet.adoption import open_network
+from edge_resnet.appearance import Appearance
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
@@ -31,7 +33,7 @@ def check_file(
         target: which engine of a bundle, by default the first; what an ONNX file's prediction is for.
         images: the evaluation images, labelled or not.
         gate: how much may be lost.
-        progress: told of the images done, and of what labels were taken to mean.
+        progress: told of the images done, what labels were taken to mean, and images that look unlike calibration's.
 
     Raises:
         ImageError: an evaluation image was used for calibration.
@@ -52,6 +54,7 @@ def _check_onnx(
     network = open_network(reference, found.preprocessing)
     if found.calibration is not None:
         check_disjoint(found.calibration["sha256"], images)
+        _compare_looks(found.calibration, images, network.preprocessing, progress)
     labels = network.labels or found.labels
     contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
     labelled = images if labels is None else images.with_labels_of(labels)
@@ -76,11 +79,23 @@ def _check_bundle(
         seen = bundle.manifest.calibration["images"]
         assert isinstance(seen, dict)
         check_disjoint(seen["sha256"], images)
+        _compare_looks(seen, images, preprocessing, progress)
     contestant = _contestant(source, bundle, target or bundle.manifest.engines[0].target)
     labels = bundle.manifest.labels
     labelled = images if labels is None else images.with_labels_of(labels)
     fp32, advance = float_run(original), progress.advance
     return check(fp32, contestant, labelled, preprocessing, gate, advance, features=labels is None)
+
+
+def _compare_looks(
+    calibrated: Mapping[str, object], images: ImageSet, preprocessing: Preprocessing, progress: Progress
+) -> None:
+    """Notes when the images look unlike those of calibration, where a file says what those look like."""
+    if "appearance" in calibrated:
+        looks = Appearance.from_json(calibrated["appearance"])
+        note = looks.note_on(Appearance.of(images, preprocessing), preprocessing.color)
+        if note is not None:
+            progress.note(note)
 
 
 def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:

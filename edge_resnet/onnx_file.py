@@ -66,6 +66,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return _parsed(data, str(path), path.parent)
 
 
+def class_count(model: onnx.ModelProto) -> int:
+    """The classes of a classifier of ours: the width of its logits."""
+    return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+
+
 def gives_features(model: onnx.ModelProto) -> bool:
     """Whether a network is a feature extractor."""
     return str(model.graph.output[0].name) == FEATURES

@@ -89,9 +89,10 @@ def _those_of(table: CalibrationTable, images: ImageSet) -> ImageSet:
 
 
 def with_provenance(model: onnx.ModelProto, table: CalibrationTable) -> onnx.ModelProto:
-    """Writes method and image hashes of the calibration into a quantized model's metadata."""
+    """Writes method and image hashes of the calibration, and what its images look like, into the model's metadata."""
     found = read_metadata(model, "the quantized model")
-    write_metadata(model, replace(found, calibration={"method": table.method, "sha256": _hashes(table)}))
+    seen = {key: table.images[key] for key in ("appearance",) if key in table.images}
+    write_metadata(model, replace(found, calibration={"method": table.method, "sha256": _hashes(table), **seen}))
     return model
 
 

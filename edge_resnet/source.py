@@ -10,7 +10,7 @@ import onnx
 from edge_resnet.adoption import Network, open_network
 from edge_resnet.errors import RecipeError
 from edge_resnet.labels import read_labels
-from edge_resnet.onnx_file import gives_features
+from edge_resnet.onnx_file import class_count, gives_features
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import ModelRecipe, Recipe
 
@@ -42,8 +42,8 @@ def _from_onnx(recipe: ModelRecipe, path: Path, given: Preprocessing | None, lab
         for key, value in (("classes", recipe.classes), ("labels", recipe.labels)):
             if value is not None:
                 raise RecipeError(f"[model] has {key}, but {path} gives features, which have none: leave {key} out")
-    elif recipe.classes not in (None, _classes(network.model)):
-        found = _classes(network.model)
+    elif recipe.classes not in (None, class_count(network.model)):
+        found = class_count(network.model)
         raise RecipeError(f"classes is {recipe.classes}, but {path} has {found}: leave it out")
     return network
 
@@ -76,13 +76,9 @@ def _complete(model: onnx.ModelProto, labels: Labels | None) -> Labels | None:
     """
     if gives_features(model):
         return None
-    classes = _classes(model)
+    classes = class_count(model)
     if labels is None:
         return tuple(str(index) for index in range(classes))
     if len(labels) != classes:
         raise RecipeError(f"{len(labels)} labels for {classes} classes: give one label a class, in the network's order")
     return labels
-
-
-def _classes(model: onnx.ModelProto) -> int:
-    return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)

@@ -64,6 +64,8 @@ class BarProgress(Progress):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._bars: Bars | None = None
+        self.notes: list[str] = []
+        """What has been noted, for the JSON document."""
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
@@ -97,4 +99,5 @@ class BarProgress(Progress):
         self._bars.update(task.id, completed=done, total=total)
 
     def note(self, text: str) -> None:
+        self.notes.append(text)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

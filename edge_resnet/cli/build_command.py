@@ -32,9 +32,10 @@ def run(
     from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
 
     chosen = _overridden(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
-    result = build(chosen, BarProgress())
+    bars = BarProgress()
+    result = build(chosen, bars)
     if json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), "notes": bars.notes})
     else:
         _show(result.to_json(), result.bundle)
         for each in result.targets:

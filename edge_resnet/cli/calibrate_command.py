@@ -34,7 +34,9 @@ def run(
 
     Example: `edge-resnet calibrate r50.onnx --images train/ --limit 512 -o r50.table.json`
     """
+    from edge_resnet.appearance import Appearance
     from edge_resnet.calibration.collect import collect
+    from edge_resnet.calibration_images import calibration_manifest, coverage_note
     from edge_resnet.chain import CALIBRATION_BATCH
 
     check_writable(output, model)
@@ -47,17 +49,28 @@ def run(
             network.model,
             chosen.batches(spec, CALIBRATION_BATCH),
             method=method,
-            images={**chosen.manifest(), "path": os.path.relpath(images, output.parent)},
+            images={
+                **calibration_manifest(chosen, Appearance.of(chosen, spec)),
+                "path": os.path.relpath(images, output.parent),
+            },
             preprocessing=spec.to_json(),
             advance=bars.advance,
         )
     write_atomically(output, table.to_json().encode())
-    for change in network.changes:
-        bars.note(change)
+    for note in (*network.changes, coverage_note(chosen, network)):
+        if note is not None:
+            bars.note(note)
     seconds = time.perf_counter() - start
     if json:
         print_json(
-            {"table": str(output), "method": method, "images": len(chosen), "seconds": seconds, "peak_mb": peak_mb()}
+            {
+                "table": str(output),
+                "method": method,
+                "images": len(chosen),
+                "seconds": seconds,
+                "peak_mb": peak_mb(),
+                "notes": bars.notes,
+            }
         )
     else:
         say(

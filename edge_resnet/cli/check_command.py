@@ -37,7 +37,7 @@ def run(
     with bars.stage("check", len(chosen)):
         report = check_file(source, reference, target, chosen, Gate(max_drop, strict), bars)
     if json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "notes": bars.notes})
     else:
         print_accuracy(report)
     require_passed(report)

@@ -33,17 +33,23 @@ def run(
 
     Example: `edge-resnet uncache r50.onnx --cache calib.cache --images train/ -o r50.table.json`
     """
+    from edge_resnet.appearance import Appearance
     from edge_resnet.cache_files import file_names, open_cache
     from edge_resnet.calibration.trt_cache import table_from_cache
+    from edge_resnet.calibration_images import calibration_manifest
 
     check_writable(output, model, cache)
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
     found, network = open_cache(cache), network_of(model, given)
     spec, names = network.preprocessing, file_names(model, network.preprocessing)
+    shown = open_images(images)
     table = table_from_cache(
         names.in_network(found),
         network.model,
-        images={**open_images(images).manifest(), "path": os.path.relpath(images, output.parent)},
+        images={
+            **calibration_manifest(shown, Appearance.of(shown, spec)),
+            "path": os.path.relpath(images, output.parent),
+        },
         preprocessing=spec.to_json(),
     )
     write_atomically(output, table.to_json().encode())
