@@ -79,4 +79,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Base of what typer raises for wrong arguments; newer ones bring a click of their own, so it has no common address."""
 
 
-_EXTRAS = dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'")
+_EXTRAS = {
+    **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
+    "matplotlib": "pip install 'edge-resnet[plots]'",
+}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.errors import OutputError
+from edge_resnet.output import check_writable, write_atomically
+
+if TYPE_CHECKING:
+    from edge_resnet.calibration.sensitivity import MixedPrecision, Sensitivity
 
 
 def run(
@@ -21,40 +27,74 @@ def run(
     sqnr: Annotated[
         float | None, typer.Option(metavar="DB", help="Name the layers to leave float to reach this logit SQNR.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw it; needs the extra `plots`.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Quantizes each layer alone and shows what it costs: which layers to leave float, if any.
 
     The input is exact, as `quantize` makes it; its other refinements are left out here.
 
-    Example: `edge-resnet sensitivity r50.onnx --table r50.table.json --sqnr 30`
+    Example: `edge-resnet sensitivity r50.onnx --table r50.table.json --sqnr 30 --plot r50.png`
     """
     from edge_resnet.calibration.refine import exact_input
     from edge_resnet.calibration.schemes import scheme_named
     from edge_resnet.calibration.sensitivity import float_layers, sensitivities
     from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames
 
+    if plot is not None:
+        _check_plot(plot, model, table)
     ranges, wanted = open_table(table), scheme_named(scheme)
     network = open_calibrated(model, ranges)
     frames = refinement_frames(ranges, table.parent, images, limit)
     bars = BarProgress()
     with bars.stage("sensitivity"):
         found = sensitivities(exact_input(network.model, ranges), wanted, frames, bars.update_phase)
-    total = sum(each.macs for each in found)
     mixed = None if sqnr is None else float_layers(found, sqnr)
+    if plot is not None:
+        _draw(plot, f"{model.name}: each layer in INT8 alone ({scheme}, {len(frames)} images)", found, mixed)
     if json:
-        layers = [
-            {"layer": e.layer, "macs": e.macs, "noise": e.noise, "sqnr_db": e.sqnr_db if e.noise > 0 else None}
-            for e in found
-        ]
+        layers = [_row(each, ours=network.architecture is not None) for each in found]
         chosen = None if mixed is None else {"layers": list(mixed.keep_float), "macs_share": mixed.macs_share}
-        print_json({"images": len(frames), "scheme": scheme, "layers": layers, "keep_float": chosen})
+        drawn = None if plot is None else str(plot)
+        print_json({"images": len(frames), "scheme": scheme, "layers": layers, "keep_float": chosen, "plot": drawn})
         return
+    _show(model, found)
+    if mixed is not None:
+        layers_text = " ".join(f"--keep-float {name}" for name in mixed.keep_float) or "none"
+        say(f"to reach {sqnr:g} dB leave float, {100 * mixed.macs_share:.1f} % of MACs: {layers_text}")
+    if plot is not None:
+        say(f"wrote {plot}")
+
+
+def _check_plot(plot: Path, *sources: Path) -> None:
+    """Refuses a place that cannot be written, and a missing matplotlib, before minutes of work."""
+    if plot.suffix.lower() != ".png":
+        raise OutputError(f"cannot write '{plot}': the picture is a PNG file: give a name that ends with .png")
+    check_writable(plot, *sources)
+    import_module("matplotlib")
+
+
+def _draw(plot: Path, title: str, found: tuple[Sensitivity, ...], mixed: MixedPrecision | None) -> None:
+    from edge_resnet.sensitivity_plot import sensitivity_png
+
+    write_atomically(plot, sensitivity_png(found, () if mixed is None else mixed.keep_float, title))
+
+
+def _row(layer: Sensitivity, *, ours: bool) -> dict[str, object]:
+    """An element of ``layers`` in the JSON. Our exporter names nodes by their torch modules; others name as they like."""
+    return {
+        "layer": layer.layer,
+        "module": layer.layer if ours else None,
+        "macs": layer.macs,
+        "noise": layer.noise,
+        "sqnr_db": layer.sqnr_db if layer.noise > 0 else None,
+    }
+
+
+def _show(model: Path, found: tuple[Sensitivity, ...]) -> None:
+    total = sum(each.macs for each in found)
     rows = [
         (each.layer, f"{100 * each.macs / total:.1f} %", f"{each.sqnr_db:.1f} dB")
         for each in sorted(found, key=lambda each: -each.noise)
     ]
     print_table(f"Each layer of {model} in INT8 alone", ("layer", "of all MACs", "logit SQNR"), rows)
-    if mixed is not None:
-        layers_text = " ".join(f"--keep-float {name}" for name in mixed.keep_float) or "none"
-        say(f"to reach {sqnr:g} dB leave float, {100 * mixed.macs_share:.1f} % of MACs: {layers_text}")
