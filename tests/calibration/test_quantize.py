@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edge_resnet.calibration import EFFORTS, SCHEMES, CalibrationTable, frames_wanted, insert_qdq, quantize
+from edge_resnet.calibration.balance import STEPS
 from edge_resnet.calibration.bias import MEMORY, frames_at_once
 from edge_resnet.calibration.quantize import CHAIN, FRAMELESS, REFINEMENTS, chain_wanted, default_chain, refine
 from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, exact_input
@@ -153,7 +154,7 @@ def test_what_looks_at_frames_is_refused_without_any(network: Network, distinct_
 def test_every_refinement_that_takes_time_says_how_far_it_is(
     network: Network, distinct_ranges: Ranges, random_frames: Frames
 ) -> None:
-    model, chain = network("resnet20", 16), ("exact-input", "equalize", "round", "bias")
+    model, chain = network("resnet20", 16), ("exact-input", "equalize", "balance", "round", "bias")
     table = replace(distinct_ranges(model), method="minmax")
     told: dict[str, list[tuple[int, int]]] = {}
 
@@ -165,6 +166,9 @@ def test_every_refinement_that_takes_time_says_how_far_it_is(
     steps = {
         "equalize: peaks": batches,
         "equalize: ranges": batches,
+        "balance: largest values": batches,
+        "balance: gradients": 9,
+        "balance: steps": STEPS,
         "round: patches": batches,
         "round: layers": layers,
         "bias: layers": layers,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.calibration.observers import OBSERVERS
+from edge_resnet.calibration.quantize import chain_wanted
 from edge_resnet.errors import OutputError, RecipeError
 from edge_resnet.preprocessing import NAMED, Preprocessing
 from edge_resnet.recipe import (
@@ -314,16 +315,16 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
         line for line in lines if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier()
     ]
     keys = [line[2:].split(" = ")[0] for line in optional]
-    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut"]
+    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut", "refine"]
     path.write_text("\n".join(line[2:] if line in optional else line for line in lines if "resnet50.pth" not in line))
     path.write_text(path.read_text().replace('arch = "resnet50"\n', "").replace('shortcut = "B"\n', ""))
     for name in ("resnet50.onnx", "labels.txt"):
         (tmp_path / name).touch()
     for name in ("calibration", "test"):
         (tmp_path / "images" / name).mkdir(parents=True)
-    assert load_recipe(path).model == ModelRecipe(
-        onnx=tmp_path / "resnet50.onnx", classes=1000, labels=tmp_path / "labels.txt"
-    )
+    recipe = load_recipe(path)
+    assert recipe.model == ModelRecipe(onnx=tmp_path / "resnet50.onnx", classes=1000, labels=tmp_path / "labels.txt")
+    assert recipe.quantize.refine == chain_wanted("standard", ("exact-input", "round"))
 
 
 def test_the_template_shows_every_key_and_every_choice(tmp_path: Path) -> None:
