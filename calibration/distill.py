@@ -52,7 +52,7 @@ def distill(
         scheme: gives scales, and the integers that its engines can sum.
         frames: N×H×W×C, without labels.
         keep_float: nodes that stay float; their weights stay as they are.
-        progress: told of looks at the judges.
+        progress: told of steps of learning.
 
     Raises:
         CalibrationError: an operator has no gradient here (``torch_graph``).
@@ -67,9 +67,9 @@ def distill(
     with reproducible():
         least, best = pupil.error(*held), refined
         lessons = _Lessons.of(pupil)
-        for _ in reported(range(STEPS // JUDGE_EVERY), "lessons", progress):
+        for step in reported(range(1, STEPS + 1), "steps", progress):
             lessons.give(*shown)
-            if (error := pupil.error(*held)) < least:
+            if step % JUDGE_EVERY == 0 and (error := pupil.error(*held)) < least:
                 least, best = error, pupil.written()
     return best
 
@@ -148,13 +148,12 @@ class _Lessons:
         return cls(pupil, optimizer, schedule, torch.Generator().manual_seed(0))
 
     def give(self, frames: Tensor, wanted: Tensor) -> None:
-        """``JUDGE_EVERY`` steps, each on a batch drawn anew."""
+        """One step, on a batch drawn anew."""
         together = max(1, PIXELS // (frames.shape[1] * frames.shape[2]))
-        for _ in range(JUDGE_EVERY):
-            self.optimizer.zero_grad()
-            drawn = torch.randperm(len(frames), generator=self.random)[:BATCH]
-            for some in torch.split(drawn, together):
-                missed = (self.pupil.answers(frames[some]) - wanted[some]).square().sum()
-                (missed / self.pupil.power / (len(drawn) * wanted.shape[1])).backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.schedule.step()
+        self.optimizer.zero_grad()
+        drawn = torch.randperm(len(frames), generator=self.random)[:BATCH]
+        for some in torch.split(drawn, together):
+            missed = (self.pupil.answers(frames[some]) - wanted[some]).square().sum()
+            (missed / self.pupil.power / (len(drawn) * wanted.shape[1])).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()

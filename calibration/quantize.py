@@ -75,7 +75,13 @@ REFINEMENTS: dict[str, Refinement] = {
     "bias": correct_biases,
     "distill": _learned("distill", "distill"),
 }
-"""Every refinement by its name, in the order in which they build on each other; each may be left out."""
+"""Every refinement by its name, in the order in which they build on each other; each may be left out.
+
+What each counts, phase after phase, as ``progress`` hears it: ``exact-input`` nothing; ``equalize`` batches, once for their
+peaks and once for their ranges; ``balance`` batches for their largest values, images followed back for gradients, steps of
+learning; ``round`` batches for their patches, then layers; ``adaround`` layers; ``reconstruct`` blocks; ``bias`` layers;
+``distill`` steps of learning.
+"""
 
 CHAIN = ("exact-input", "balance", "round", "bias")
 """What is applied by default: learning begins where ``equalize`` would lead, and needs it no more."""

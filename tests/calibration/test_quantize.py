@@ -12,8 +12,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edge_resnet.calibration import EFFORTS, SCHEMES, CalibrationTable, frames_wanted, insert_qdq, quantize
-from edge_resnet.calibration.balance import STEPS
+from edge_resnet.calibration import (
+    EFFORTS,
+    SCHEMES,
+    CalibrationTable,
+    balance,
+    distill,
+    frames_wanted,
+    insert_qdq,
+    quantize,
+    reconstruct,
+)
 from edge_resnet.calibration.bias import MEMORY, frames_at_once
 from edge_resnet.calibration.quantize import CHAIN, FRAMELESS, REFINEMENTS, chain_wanted, default_chain, refine
 from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, exact_input
@@ -152,30 +161,36 @@ def test_what_looks_at_frames_is_refused_without_any(network: Network, distinct_
 
 
 def test_every_refinement_that_takes_time_says_how_far_it_is(
-    network: Network, distinct_ranges: Ranges, random_frames: Frames
+    network: Network, distinct_ranges: Ranges, random_frames: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, chain = network("resnet20", 16), ("exact-input", "equalize", "balance", "round", "bias")
+    for module, count in ((balance, 5), (reconstruct, 6), (distill, 7)):
+        monkeypatch.setattr(module, "STEPS", count)
+    model = network("resnet20", 16)
     table = replace(distinct_ranges(model), method="minmax")
     told: dict[str, list[tuple[int, int]]] = {}
 
     def progress(phase: str, done: int, total: int) -> None:
         told.setdefault(phase, []).append((done, total))
 
-    quantize(model, table, TENSORRT, random_frames(9, 16), chain=chain, progress=progress)
-    layers, batches = len(biases(model)), 3  # of four frames at most
+    quantize(model, table, TENSORRT, random_frames(9, 16), chain=tuple(REFINEMENTS), progress=progress)
+    layers, batches, blocks = len(biases(model)), 3, 1 + 9  # batches of four frames at most; the stem is a block too
     steps = {
         "equalize: peaks": batches,
         "equalize: ranges": batches,
         "balance: largest values": batches,
         "balance: gradients": 9,
-        "balance: steps": STEPS,
+        "balance: steps": 5,
         "round: patches": batches,
         "round: layers": layers,
+        "adaround: layers": layers,
+        "reconstruct: blocks": blocks,
         "bias: layers": layers,
+        "distill: steps": 7,
     }
     assert list(told) == list(steps)
     for phase, total in steps.items():
         assert told[phase] == [(done, total) for done in range(total + 1)], phase
+    assert {phase.split(":")[0] for phase in told} == set(REFINEMENTS) - set(FRAMELESS)
 
 
 def test_the_same_input_gives_the_same_network(
