@@ -28,8 +28,10 @@ STEPS = 800
 BATCH = 32
 JUDGE_EVERY = 100
 """Steps between two looks at the judges."""
-JUDGES = 8
+JUDGES = 4
 """One in so many frames judges."""
+CERTAIN = 2.0
+"""By so many standard errors the error must fall, image by image: of a few judges some fall by chance."""
 RATES = (0.02, 0.02, 0.001)
 """Of weights, in steps of their integers; of biases, in units; of the logarithms of scales."""
 PIXELS = 200_000
@@ -65,13 +67,19 @@ def distill(
         return refined
     shown, held = ((torch.from_numpy(frames)[rows], wanted[rows]) for rows in (~judging, judging))
     with reproducible():
-        least, best = pupil.error(*held), refined
+        least, best = pupil.errors(*held), refined
         lessons = _Lessons.of(pupil)
         for step in reported(range(1, STEPS + 1), "steps", progress):
             lessons.give(*shown)
-            if step % JUDGE_EVERY == 0 and (error := pupil.error(*held)) < least:
-                least, best = error, pupil.written()
+            if step % JUDGE_EVERY == 0 and _fell(least, errors := pupil.errors(*held)):
+                least, best = errors, pupil.written()
     return best
+
+
+def _fell(before: Tensor, after: Tensor) -> bool:
+    """Whether errors of the same images fell by more than chance."""
+    gains = (before - after).double()
+    return len(gains) > 1 and float(gains.mean()) > CERTAIN * float(gains.std()) / math.sqrt(len(gains))
 
 
 @dataclass(frozen=True)
@@ -115,12 +123,11 @@ class _Pupil:
         run_nodes(self.network.nodes, tensors)
         return tensors[graph.output[0].name]
 
-    def error(self, frames: Tensor, wanted: Tensor) -> float:
-        """Mean squared error of the answers, as a share of their power."""
+    def errors(self, frames: Tensor, wanted: Tensor) -> Tensor:
+        """Squared error of each image's answers."""
         with torch.no_grad():
-            parts = zip(frames.split(BATCH), wanted.split(BATCH), strict=True)  # type: ignore[no-untyped-call]
-            total = sum(float((self.answers(some) - answers).square().sum()) for some, answers in parts)
-        return total / wanted.numel() / self.power
+            parts = zip(torch.split(frames, BATCH), torch.split(wanted, BATCH), strict=True)
+            return torch.cat([(self.answers(some) - answers).square().sum(1) for some, answers in parts])
 
     def written(self) -> Refined:
         integers = {name: steps.detach().clamp(-LARGEST, LARGEST).round() for name, steps in self.steps.items()}

@@ -95,7 +95,7 @@ class Weights:
         assert value is not None
         peaks = torch.from_numpy(np.abs(value.numpy()).max(axis=(2, 3)))
         groups = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
-        read = torch.from_numpy(keys[str(data(conv).name)])
+        read = torch.from_numpy(keys[str(data(conv).name)]).expand(groups * peaks.shape[1])
         each = read.reshape(groups, -1).repeat_interleave(len(peaks) // groups, 0) if groups > 1 else read
         return cls(each, peaks, energies.weights[str(data(conv, 1).name)].float())
 

@@ -93,7 +93,10 @@ def _with_largest(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPro
     graph = made.graph
     del graph.output[:]
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in inferred.value_info}
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output)
+    }
     graph.initializer.append(helper.make_tensor("ends.shape", TensorProto.INT64, [3], [0, 0, -1]))
     for index, name in enumerate(names):
         each = min(EACH, math.prod(shapes[name][2:]))

@@ -46,9 +46,9 @@ def quantized(refined: Refined, frames: npt.NDArray[np.uint8], scheme: str = "te
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconstructing, "STEPS", 60)
-    monkeypatch.setattr(distilling, "STEPS", 60)
-    monkeypatch.setattr(distilling, "JUDGE_EVERY", 20)
+    monkeypatch.setattr(reconstructing, "STEPS", 20)
+    monkeypatch.setattr(distilling, "STEPS", 20)
+    monkeypatch.setattr(distilling, "JUDGE_EVERY", 10)
 
 
 def plain(written: Written, reading: npt.NDArray[Any]) -> onnx.ModelProto:
