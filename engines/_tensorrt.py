@@ -16,18 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edge_resnet.engines import cuda
-from edge_resnet.engines._tensorrt_log import logger_of, monitor_of, one_line, read_layers
+from edge_resnet.engines._tensorrt_build import NO_REASON, build_plan
+from edge_resnet.engines._tensorrt_log import logger_of, one_line, read_layers
 from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
 from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Progress
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, UnavailableError
-
-MIN_BATCH = 1
-OPT_BATCH = 1
-"""The batch that kernels are chosen for: a camera gives one frame at a time."""
-MAX_BATCH = 8
-
-_NO_REASON = "it gives no reason"
 
 
 class TensorRtFamily(Engine):
@@ -46,17 +40,17 @@ class TensorRtFamily(Engine):
 
     @classmethod
     @abstractmethod
-    def _configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
+    def configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
         """Sets what only this library's builder configuration has."""
 
     @classmethod
     @abstractmethod
-    def _recover(cls, trt: ModuleType, target: Target) -> None:
+    def recover(cls, trt: ModuleType, target: Target) -> None:
         """Undoes what a build that failed has left behind in the process."""
 
     @classmethod
     @abstractmethod
-    def _built_for(cls, target: Target) -> tuple[int, ...]:
+    def built_for(cls, target: Target) -> tuple[int, ...]:
         """The SMs that an engine compiled here runs on."""
 
     @classmethod
@@ -67,31 +61,10 @@ class TensorRtFamily(Engine):
         trt = cls._library()
         logger = logger_of(trt)
         with logger.fresh():
-            data = cls._build(trt, model, target, progress or _ignore)
+            data = build_plan(cls, trt, model, target, progress or _ignore)
             layers = read_layers(logger.layers)
-        versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls._built_for(target))}
+        versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
         return CompiledEngine(cls.kind, data, layers, versions)
-
-    @classmethod
-    def _build(cls, trt: ModuleType, model: bytes, target: Target, progress: Progress) -> bytes:
-        logger = logger_of(trt)
-        builder = trt.Builder(logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger)  # owns the weights: must live until the engine is built
-        if not parser.parse(model):
-            raise EngineError(f"{cls.product} cannot read the model: {_parser_errors(parser)}")
-        config = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        config.add_optimization_profile(_batch_profile(trt, builder, network))
-        cls._configure(trt, config, target)
-        monitor = monitor_of(trt, progress)
-        config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
-        if plan is None or monitor.failure is not None:
-            reason = logger.errors[0] if logger.errors else _NO_REASON
-            cls._recover(trt, target)
-            raise monitor.failure or EngineError(f"{cls.product} cannot compile the model for {target.name}: {reason}")
-        return bytes(plan)
 
     @classmethod
     def why_not_run(cls, target: Target) -> str | None:
@@ -140,7 +113,7 @@ class TensorRtFamily(Engine):
             engine = runtime.deserialize_cuda_engine(data)
             context = None if engine is None else engine.create_execution_context()
             if context is None:
-                reason = logger.errors[0] if logger.errors else _NO_REASON
+                reason = logger.errors[0] if logger.errors else NO_REASON
                 raise EngineError(f"{self.product} {trt.__version__} cannot load the engine: {reason}")
         self._runtime, self._engine, self._context, self._errors = runtime, engine, context, logger.errors
 
@@ -183,7 +156,7 @@ class TensorRtFamily(Engine):
         self._context.set_input_shape(self._input_name, frames.shape)
         self._stream.upload(staged, self._device_frames)
         if not self._context.execute_async_v3(self._stream.handle):
-            reason = self._errors[-1] if self._errors else _NO_REASON
+            reason = self._errors[-1] if self._errors else NO_REASON
             raise EngineError(f"{self.product} cannot run a batch of {batch}: {reason}")
         self._stream.download(self._device_answers, answers)
         self._stream.synchronize()
@@ -211,25 +184,3 @@ def why_not_gpu(target: Target) -> str | None:
 
 def _ignore(phase: str, done: int, steps: int) -> None:
     """Progress that nobody asked for."""
-
-
-def _parser_errors(parser: Any) -> str:
-    """Every parser error on one line, each with the node that it is about."""
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    return "; ".join(_parser_error(error) for error in errors) or _NO_REASON
-
-
-def _parser_error(error: Any) -> str:
-    node = f"{error.node_operator()} '{error.node_name()}': " if error.node_operator() else ""
-    return one_line(node + error.desc())
-
-
-def _batch_profile(trt: ModuleType, builder: Any, network: Any) -> Any:
-    """The range of batch sizes for a network's input, once its input and output are known to be right."""
-    inputs = [Tensor.of(network.get_input(i)) for i in range(network.num_inputs)]
-    outputs = [Tensor.of(network.get_output(i)) for i in range(network.num_outputs)]
-    check_tensors(trt, inputs, outputs)
-    frame = inputs[0].shape[1:]
-    profile = builder.create_optimization_profile()
-    profile.set_shape(inputs[0].name, (MIN_BATCH, *frame), (OPT_BATCH, *frame), (MAX_BATCH, *frame))
-    return profile

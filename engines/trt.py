@@ -36,14 +36,14 @@ class TensorRtEngine(TensorRtFamily):
         return trt
 
     @classmethod
-    def _built_for(cls, target: Target) -> tuple[int, ...]:
+    def built_for(cls, target: Target) -> tuple[int, ...]:
         sm = cuda.gpu_sm()
         return () if sm is None else (sm,)
 
     @classmethod
-    def _recover(cls, trt: ModuleType, target: Target) -> None:
+    def recover(cls, trt: ModuleType, target: Target) -> None:
         """Nothing: every build is for the same GPU."""
 
     @classmethod
-    def _configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
+    def configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
         """Nothing: TensorRT takes the target from the GPU that is there."""

@@ -28,11 +28,11 @@ class TensorRtRtxEngine(TensorRtFamily):
         return f"{cls.product} {trt.__version__} does not compile for SM {', '.join(unknown)}" if unknown else None
 
     @classmethod
-    def _built_for(cls, target: Target) -> tuple[int, ...]:
+    def built_for(cls, target: Target) -> tuple[int, ...]:
         return target.sms
 
     @classmethod
-    def _recover(cls, trt: ModuleType, target: Target) -> None:
+    def recover(cls, trt: ModuleType, target: Target) -> None:
         """Builds one trivial layer, because a build follows the SMs of the one before it when that failed.
 
         Seen with 1.7.1, from any thread: after a failure for SM 75, the next build is Turing's whatever it is set to
@@ -43,11 +43,11 @@ class TensorRtRtxEngine(TensorRtFamily):
         layer = network.add_identity(network.add_input("x", trt.DataType.FLOAT, (1,)))
         network.mark_output(layer.get_output(0))
         config = builder.create_builder_config()
-        cls._configure(trt, config, target)
+        cls.configure(trt, config, target)
         builder.build_serialized_network(network, config)
 
     @classmethod
-    def _configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
+    def configure(cls, trt: ModuleType, config: Any, target: Target) -> None:
         config.num_compute_capabilities = len(target.sms)
         for i, sm in enumerate(target.sms):
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)

@@ -11,7 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from edge_resnet.engines import cuda
-from edge_resnet.engines._tensorrt import MAX_BATCH, TensorRtFamily
+from edge_resnet.engines._tensorrt import TensorRtFamily
+from edge_resnet.engines._tensorrt_build import MAX_BATCH
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.engines.trt import TensorRtEngine
