@@ -7,21 +7,22 @@ QuantizeLinear and DequantizeLinear.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
-from contextlib import ExitStack
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar
+from weakref import finalize
 
-import numpy as np
-
-from edge_resnet.engines import cuda
-from edge_resnet.engines._tensorrt_build import NO_REASON, build_plan
+from edge_resnet.engines._tensorrt_build import build_plan
 from edge_resnet.engines._tensorrt_log import logger_of, one_line, read_layers
-from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
-from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Progress
+from edge_resnet.engines._tensorrt_run import Plan, Worker
+from edge_resnet.engines.cuda.arrays import device_frames
+from edge_resnet.engines.cuda.choice import cuda_api, gpu_sm
+from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Progress
 from edge_resnet.engines.targets import Target
-from edge_resnet.errors import EngineError, UnavailableError
+from edge_resnet.errors import UnavailableError
 
 
 class TensorRtFamily(Engine):
@@ -87,86 +88,65 @@ class TensorRtFamily(Engine):
         except (ImportError, OSError) as error:
             raise UnavailableError(f"{cls.module} is installed but cannot be loaded: {one_line(str(error))}") from error
 
-    def __init__(self, data: bytes) -> None:
-        """Loads a compiled engine onto this host's GPU.
+    def _open(self, data: bytes, cuda: str | None) -> None:
+        self._use(Plan(self.product, self._library(), data, cuda_api(cuda)))
 
-        Args:
-            data: what :meth:`compile` returned, or any engine of this library with the same input and output.
+    def _share(self, other: Engine) -> None:
+        assert isinstance(other, TensorRtFamily)
+        self._use(other._worker.plan)
 
-        Raises:
-            EngineError: the library refuses the engine, or its input or output is not as this project makes them.
-            UnavailableError: there is no NVIDIA GPU, or a package is not installed.
-        """
-        trt = self._library()
-        with ExitStack() as resources:
-            self._stream = cuda.Stream()
-            resources.callback(self._stream.close)
-            self._deserialize(trt, data)
-            self._read_tensors(trt)
-            self._allocate(resources)
-            self._resources = resources.pop_all()
+    def _use(self, plan: Plan) -> None:
+        self._worker = Worker(plan, self.capturable)
+        self.input, self.output = plan.input, plan.output
+        # Called by close, or when the engine is forgotten, or when the interpreter ends: whichever comes first.
+        self._release = finalize(self, _in_this_process, os.getpid(), self._worker.close)
 
-    def _deserialize(self, trt: ModuleType, data: bytes) -> None:
-        logger = logger_of(trt)
-        with logger.fresh():
-            runtime = trt.Runtime(logger)
-            engine = runtime.deserialize_cuda_engine(data)
-            context = None if engine is None else engine.create_execution_context()
-            if context is None:
-                reason = logger.errors[0] if logger.errors else NO_REASON
-                raise EngineError(f"{self.product} {trt.__version__} cannot load the engine: {reason}")
-        self._runtime, self._engine, self._context, self._errors = runtime, engine, context, logger.errors
-
-    def _read_tensors(self, trt: ModuleType) -> None:
-        """Finds the input and the output, and from their shapes ``input`` and ``output``."""
-        engine = self._engine
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        tensors = {name: Tensor(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name)) for name in names}
-        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
-        check_tensors(trt, [tensors[name] for name in inputs], [tensors[name] for name in outputs])
-        self._input_name, self._output_name = inputs[0], outputs[0]
-        self._max_batch = int(engine.get_tensor_profile_shape(self._input_name, 0)[2][0])
-        _, height, width, channels = tensors[self._input_name].shape
-        self.input = InputSpec(height, width, channels, self._max_batch)
-        self.output = tensors[self._output_name].shape[1:]
-
-    def _allocate(self, resources: ExitStack) -> None:
-        """Takes pinned and device memory for the largest batch, once, and gives the engine its addresses."""
-        spec = self.input
-        self._frames = cuda.PinnedArray((self._max_batch, spec.height, spec.width, spec.channels), np.uint8)
-        resources.callback(self._frames.close)
-        self._answers = cuda.PinnedArray((self._max_batch, *self.output), np.float32)
-        resources.callback(self._answers.close)
-        self._device_frames = cuda.DeviceBuffer(self._frames.array.nbytes)
-        resources.callback(self._device_frames.close)
-        self._device_answers = cuda.DeviceBuffer(self._answers.array.nbytes)
-        resources.callback(self._device_answers.close)
-        self._context.set_tensor_address(self._input_name, self._device_frames.address)
-        self._context.set_tensor_address(self._output_name, self._device_answers.address)
+    @classmethod
+    def capturable(cls, context: Any, stream: int) -> bool:
+        """Whether a context's work on a stream, as C's number, can be captured as a CUDA graph now."""
+        return True
 
     def device(self) -> str:
-        return f"NVIDIA GPU with SM {cuda.gpu_sm()}"
+        api = self._worker.plan.api
+        with api.current():
+            gpu = api.gpu()
+        return f"{gpu.name} (SM {gpu.sm})"
 
-    def _run(self, frames: Frames) -> Answers:
-        batch = len(frames)
-        staged = self._frames.array[:batch]
-        answers: Answers = self._answers.array[:batch]
-        staged[...] = frames
-        self._context.set_input_shape(self._input_name, frames.shape)
-        self._stream.upload(staged, self._device_frames)
-        if not self._context.execute_async_v3(self._stream.handle):
-            reason = self._errors[-1] if self._errors else NO_REASON
-            raise EngineError(f"{self.product} cannot run a batch of {batch}: {reason}")
-        self._stream.download(self._device_answers, answers)
-        self._stream.synchronize()
-        copied: Answers = answers.copy()
-        return copied
+    def staging(self, batch: int) -> Frames:
+        return self._worker.staging(batch)
+
+    def _run(self, frames: Frames, out: Answers | None) -> Answers:
+        return self._worker.run(frames, out)
+
+    def run_device(self, frames: Any, out: Answers | None = None, *, stream: int | None = None) -> Answers:
+        """Answers a batch that is on the GPU already, and never passes through the host.
+
+        Args:
+            frames: uint8 N×H×W×C or H×W×C with ``__dlpack__`` or ``__cuda_array_interface__``; rows may have a pitch.
+            out: float32 of the answers' shape to write into; None makes one.
+            stream: the CUDA stream, as C's number, on which the frames are made; the GPU waits for it, the host does
+                not. None: the array's own interface says.
+
+        Returns:
+            float32 N×classes, N×channels or N×channels×h×w, on the host.
+
+        Raises:
+            EngineError: the engine is closed, or this is no such array on the GPU.
+        """
+        self._check_open()
+        found = device_frames(frames, self._worker.stream)
+        self._check_shape(found.shape)
+        self._check_out(found.shape[0], out)
+        return self._worker.run_device(found, stream, out)
 
     def _close(self) -> None:
-        # The context before its engine, the engine before its runtime, and the memory they use last.
-        del self._context, self._engine, self._runtime
-        self._resources.close()
+        self._release()
+
+
+def _in_this_process(process: int, close: Callable[[], None]) -> None:
+    """Closes, unless this is a fork of the process that opened: what the GPU holds is that one's."""
+    if os.getpid() == process:
+        close()
 
 
 def why_not_gpu(target: Target) -> str | None:
@@ -174,7 +154,7 @@ def why_not_gpu(target: Target) -> str | None:
     *others, last = (str(sm) for sm in target.sms)
     wanted = f"needs an NVIDIA GPU with SM {' or '.join([', '.join(others), last] if others else [last])}"
     try:
-        sm = cuda.gpu_sm()
+        sm = gpu_sm()
     except UnavailableError as error:
         return str(error)
     if sm is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,14 +75,19 @@ class Engine(ABC):
     output: tuple[int, ...]
     """Shape of the answer to one frame."""
 
-    @abstractmethod
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, cuda: str | None = None) -> None:
         """Loads an engine's bytes.
+
+        Args:
+            data: what ``compile`` returned.
+            cuda: the Python binding of CUDA that an engine on a GPU shall use; None chooses (see ``engines.cuda``).
 
         Raises:
             EngineError: the backend refuses them.
             UnavailableError: the backend or the device is missing.
         """
+        self._process = os.getpid()
+        self._open(data, cuda)
 
     @classmethod
     @abstractmethod
@@ -108,8 +114,16 @@ class Engine(ABC):
         """What the engine runs on, in words."""
 
     @abstractmethod
-    def _run(self, frames: Frames) -> Answers:
-        """Runs frames that have been checked."""
+    def _open(self, data: bytes, cuda: str | None) -> None:
+        """Loads the bytes; sets ``input`` and ``output``."""
+
+    @abstractmethod
+    def _share(self, other: Engine) -> None:
+        """Takes what another engine of this class has loaded; sets ``input`` and ``output``."""
+
+    @abstractmethod
+    def _run(self, frames: Frames, out: Answers | None) -> Answers:
+        """Runs frames that have been checked; answers into ``out``, or into an array of its own."""
 
     @abstractmethod
     def _close(self) -> None:
@@ -117,31 +131,66 @@ class Engine(ABC):
 
     _closed = False
 
-    def run(self, frames: Frames) -> Answers:
-        """Answers a batch.
+    def run(self, frames: Frames, out: Answers | None = None) -> Answers:
+        """Answers a batch. May be called from several threads; on a GPU they wait for each other (see ``worker``).
 
         Args:
-            frames: uint8 N×H×W×C, N ≥ 1.
+            frames: uint8 N×H×W×C, N ≥ 1. Those of ``staging`` are not copied.
+            out: float32 of the answers' shape to write into; None makes one.
 
         Returns:
             float32 N×classes, N×channels or N×channels×h×w.
 
         Raises:
-            EngineError: the engine is closed, or the frames have another dtype or shape.
+            EngineError: the engine is closed or another process's, or the frames have another dtype or shape.
         """
-        if self._closed:
-            raise EngineError("this engine is closed: open it again to run it")
-        spec = self.input
-        wanted = (spec.height, spec.width, spec.channels)
+        self._check_open()
         if frames.dtype != np.uint8:
             raise EngineError(f"frames have dtype {frames.dtype}: give uint8, the pixels as the camera gives them")
-        if frames.ndim != 4 or frames.shape[1:] != wanted or len(frames) == 0:
+        self._check_shape(frames.shape)
+        self._check_out(len(frames), out)
+        return self._run(frames, out)
+
+    def staging(self, batch: int) -> Frames:
+        """Memory to write a batch of frames into, uint8 N×H×W×C, from which ``run`` takes it without a copy.
+
+        On a GPU it is page-locked and always the same: one thread at a time may use it.
+        """
+        spec = self.input
+        return np.empty((batch, spec.height, spec.width, spec.channels), np.uint8)
+
+    def worker(self) -> Engine:
+        """Another engine on the same loaded network, for another thread: what it needs to run is its own.
+
+        Raises:
+            EngineError: the engine is closed or another process's, or there is no memory left.
+        """
+        self._check_open()
+        made = object.__new__(type(self))
+        made._process = self._process
+        made._share(self)
+        return made
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("this engine is closed: open it again to run it")
+        if os.getpid() != self._process:
+            raise EngineError("this engine was opened before a fork: open it in the process that runs it")
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        spec = self.input
+        if len(shape) != 4 or shape[1:] != (spec.height, spec.width, spec.channels) or shape[0] == 0:
             raise EngineError(
-                f"frames have shape {frames.shape}: the engine takes N×{wanted[0]}×{wanted[1]}×{wanted[2]}"
+                f"frames have shape {shape}: the engine takes N×{spec.height}×{spec.width}×{spec.channels}"
             )
-        if spec.max_batch is not None and len(frames) > spec.max_batch:
-            raise EngineError(f"a batch of {len(frames)} frames: the engine takes up to {spec.max_batch}")
-        return self._run(np.ascontiguousarray(frames))
+        if spec.max_batch is not None and shape[0] > spec.max_batch:
+            raise EngineError(f"a batch of {shape[0]} frames: the engine takes up to {spec.max_batch}")
+
+    def _check_out(self, batch: int, out: Answers | None) -> None:
+        if out is not None and (out.dtype != np.float32 or out.shape != (batch, *self.output)):
+            raise EngineError(
+                f"out is {out.dtype} {out.shape}: the engine answers float32 {(batch, *self.output)} for {batch} frames"
+            )
 
     def close(self) -> None:
         """Frees what the engine holds; may be called again."""

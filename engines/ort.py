@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime
 
 from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Layer, Progress
@@ -60,8 +61,12 @@ class OrtEngine(Engine):
     scheme = "cpu"
     int8_with = "fp32"
 
-    def __init__(self, data: bytes) -> None:
-        self._session: onnxruntime.InferenceSession | None = _session(data)
+    _session: onnxruntime.InferenceSession | None
+
+    def _open(self, data: bytes, cuda: str | None) -> None:
+        if cuda is not None:
+            raise EngineError(f"this engine runs on the CPU: it has no use for the CUDA binding '{cuda}'")
+        self._session = _session(data)
         source, result = self._session.get_inputs()[0], self._session.get_outputs()[0]
         if source.type != "tensor(uint8)" or len(source.shape) != 4:
             raise EngineError(
@@ -72,6 +77,12 @@ class OrtEngine(Engine):
         self.input = InputSpec(height, width, channels, max_batch=None)
         self.output = tuple(int(d) for d in result.shape[1:])
         self._names = (source.name, result.name)
+
+    def _share(self, other: Engine) -> None:
+        """Takes the session, which any number of threads may run."""
+        assert isinstance(other, OrtEngine)
+        self._session, self._names = other._session, other._names
+        self.input, self.output = other.input, other.output
 
     @classmethod
     def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
@@ -92,11 +103,14 @@ class OrtEngine(Engine):
     def device(self) -> str:
         return cpu_name()
 
-    def _run(self, frames: Frames) -> Answers:
+    def _run(self, frames: Frames, out: Answers | None) -> Answers:
         assert self._session is not None
         source, result = self._names
-        answers: Answers = self._session.run([result], {source: frames})[0]
-        return answers
+        answers: Answers = self._session.run([result], {source: np.ascontiguousarray(frames)})[0]
+        if out is None:
+            return answers
+        out[...] = answers
+        return out
 
     def _close(self) -> None:
         self._session = None

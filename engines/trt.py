@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from edge_resnet.engines import cuda
 from edge_resnet.engines._tensorrt import TensorRtFamily, why_not_gpu
+from edge_resnet.engines.cuda.choice import gpu_sm
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import UnavailableError
 
@@ -37,7 +37,7 @@ class TensorRtEngine(TensorRtFamily):
 
     @classmethod
     def built_for(cls, target: Target) -> tuple[int, ...]:
-        sm = cuda.gpu_sm()
+        sm = gpu_sm()
         return () if sm is None else (sm,)
 
     @classmethod

@@ -51,3 +51,7 @@ class TensorRtRtxEngine(TensorRtFamily):
         config.num_compute_capabilities = len(target.sms)
         for i, sm in enumerate(target.sms):
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)
+
+    @classmethod
+    def capturable(cls, context: Any, stream: int) -> bool:
+        return bool(context.is_stream_capturable(stream))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import numpy_helper
+from small_network import expected, frames, quantised_network
 
 from edge_resnet.engines import cuda
 from edge_resnet.engines._tensorrt import TensorRtFamily
@@ -22,42 +22,6 @@ from edge_resnet.errors import EngineError
 SM = cuda.gpu_sm()
 
 pytestmark = pytest.mark.skipif(SM is None, reason="needs an NVIDIA GPU")
-
-
-def quantised_network() -> bytes:
-    """uint8 N×16×16×3 → INT8 convolution, ReLU, mean, linear → 5 logits."""
-    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["": 17]>
-    network (uint8[N,16,16,3] frames) => (float[N,5] logits) {
-        cast = Cast <to=1> (frames) chw = Transpose <perm=[0,3,1,2]> (cast) centred = Sub(chw, offset)
-        integers = QuantizeLinear(centred, one, zero) floats = DequantizeLinear(integers, one, zero)
-        weights = DequantizeLinear <axis=0> (conv_w, conv_scale)
-        conv = Conv(floats, weights, conv_b) relu = Relu(conv) mean = GlobalAveragePool(relu)
-        linear = Conv(mean, linear_w) logits = Flatten(linear)
-    }""")
-    random = np.random.default_rng(0)
-    arrays = {
-        "offset": np.float32(128),
-        "one": np.float32(1),
-        "zero": np.int8(0),
-        "conv_w": random.integers(-127, 128, (16, 3, 3, 3)).astype(np.int8),
-        "conv_scale": random.uniform(1e-5, 3e-5, 16).astype(np.float32),
-        "conv_b": random.standard_normal(16).astype(np.float32),
-        "linear_w": random.standard_normal((5, 16, 1, 1)).astype(np.float32),
-    }
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items())
-    return model.SerializeToString()
-
-
-def frames(batch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (batch, 16, 16, 3), dtype=np.uint8)
-
-
-def expected(images: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(quantised_network(), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"frames": images})
-    return logits
 
 
 def this_host(kind: str) -> Target:
@@ -120,20 +84,86 @@ def test_closing_frees_and_may_be_done_twice(engine: Engine) -> None:
         engine.run(frames(1, seed=0))
 
 
-def test_a_copy_to_the_gpu_and_back_is_the_same() -> None:
-    size = 1000
-    sent, received = cuda.PinnedArray((size,), np.uint8), cuda.PinnedArray((size,), np.uint8)
-    buffer, stream = cuda.DeviceBuffer(size), cuda.Stream()
-    sent.array[:] = np.arange(size) % 251
-    received.array[:] = 0
-    stream.upload(sent.array, buffer)
-    stream.download(buffer, received.array)
-    stream.synchronize()
-    np.testing.assert_array_equal(received.array, sent.array)
-    for resource in (stream, buffer, received, sent):
-        resource.close()
+class OnGpu:
+    """A batch on the GPU, as numba and CuPy describe theirs; its rows start ``pitch`` bytes apart."""
+
+    def __init__(self, images: np.ndarray, pitch: int) -> None:
+        count, height, width, channels = images.shape
+        api, rows = cuda.cuda_api(), count * height
+        host = cuda.HostBuffer(api, (rows, pitch), np.uint8)
+        host.array[:, : width * channels] = images.reshape(rows, -1)
+        self.memory, stream = cuda.DeviceBuffer(api, rows * pitch), cuda.Stream(api)
+        with api.current():
+            api.upload(self.memory.address, host.address, rows * pitch, stream.handle)
+            stream.synchronize()
+        stream.close()
+        host.close()
+        self.__cuda_array_interface__ = {
+            "shape": images.shape,
+            "typestr": "|u1",
+            "data": (self.memory.address, False),
+            "strides": None if pitch == width * channels else (height * pitch, pitch, channels, 1),
+            "version": 3,
+        }
 
 
-def test_more_memory_than_the_gpu_has_is_an_engine_error() -> None:
-    with pytest.raises(EngineError, match="cudaMalloc failed: cudaErrorMemoryAllocation"):
-        cuda.DeviceBuffer(1 << 50)
+@pytest.mark.parametrize("pitch", [48, 64])
+def test_frames_on_the_gpu_are_answered_as_those_of_the_host(engine: TensorRtFamily, pitch: int) -> None:
+    with engine:
+        for seed in range(4):
+            array = OnGpu(frames(2, seed), pitch)
+            np.testing.assert_array_equal(engine.run_device(array), engine.run(frames(2, seed)))
+            array.memory.close()
+
+
+def test_runs_with_a_graph_answer_as_the_one_without(engine: Engine) -> None:
+    with engine:
+        for batch in (1, MAX_BATCH, 1):
+            answers = [engine.run(frames(batch, seed=0)) for _ in range(4)]
+            for answer in answers[1:]:
+                np.testing.assert_array_equal(answer, answers[0])
+
+
+def test_workers_of_several_threads_do_not_disturb_each_other(engine: Engine) -> None:
+    with engine:
+        workers = [engine.worker() for _ in range(4)]
+        alone = [engine.run(frames(2, seed)) for seed in range(4)]
+
+        def run(index: int) -> list[np.ndarray]:
+            return [workers[index].run(frames(2, index)) for _ in range(200)]
+
+        with ThreadPoolExecutor(4) as pool:
+            for index, answers in enumerate(pool.map(run, range(4))):
+                for answer in answers:
+                    np.testing.assert_array_equal(answer, alone[index])
+        for worker in workers:
+            worker.close()
+
+
+def test_ten_thousand_runs_hold_no_more_memory_than_a_hundred(engine: Engine) -> None:
+    api = cuda.cuda_api()
+
+    def free() -> int:
+        gc.collect()
+        with api.current():
+            return api.free_bytes()
+
+    with engine:
+        for index in range(100):
+            engine.run(frames(1 + index % 2, seed=0))
+        before = free()
+        for index in range(10_000):
+            engine.run(frames(1 + index // 100 % 2, seed=0))
+        assert before - free() < 16 << 20
+
+
+def test_opening_and_closing_a_hundred_times_gives_all_memory_back(engine_class: type[TensorRtFamily]) -> None:
+    data = engine_class.compile(quantised_network(), this_host(engine_class.kind)).data
+    api = cuda.cuda_api()
+    free = []
+    for _ in range(100):
+        with engine_class(data) as engine:
+            engine.run(frames(1, 0))
+        with api.current():
+            free.append(api.free_bytes())
+    assert free[9] - free[-1] < 16 << 20
