@@ -18,7 +18,7 @@ from edge_resnet import engines
 
 INTERFACES = Path(__file__).parents[3] / "shared" / "data" / "tensorrt-api"
 SOURCES = Path(str(next(iter(engines.__path__))))
-SHARED_BY_BOTH = ("_tensorrt.py", "_tensorrt_build.py", "_tensorrt_log.py", "_tensorrt_tensors.py")
+SHARED_BY_BOTH = ("_tensorrt.py", "_tensorrt_build.py", "_tensorrt_run.py", "_tensorrt_log.py", "_tensorrt_tensors.py")
 VERSIONS = {
     "10.3.0": (*SHARED_BY_BOTH, "trt.py"),
     "10.13.3": (*SHARED_BY_BOTH, "trt.py"),
@@ -73,7 +73,7 @@ def overridden(source: str) -> set[tuple[str, str]]:
 
 
 def test_finds_the_names_that_are_known_to_be_there() -> None:
-    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in SHARED_BY_BOTH[:2])
+    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in SHARED_BY_BOTH[:3])
     log = (SOURCES / "_tensorrt_log.py").read_text(encoding="utf-8")
     assert {
         ("", "OnnxParser"),
