@@ -186,26 +186,58 @@ class Preprocessing:
             return np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
         return np.ascontiguousarray(pixels[:, :, ::-1]) if self.color is Color.BGR else pixels
 
+    def weights(self, height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What ``prepare`` does to a frame's geometry, as two matrices: ``down @ frame @ across``, a channel at a time.
+
+        They are Pillow's own answers to single pixels, so they hold for every interpolation. Pillow goes across first,
+        and rounds and clips to 0..255 behind each.
+
+        Args:
+            height: the frame's, in pixels.
+            width: the frame's.
+
+        Returns:
+            float32 ``down``, size[0]×height, and ``across``, width×size[1].
+        """
+        (across, down), (left, top) = self._geometry((width, height))
+
+        def answers(length: int, resized: int, start: int, kept: int) -> npt.NDArray[np.float32]:
+            pixels = Image.fromarray(np.eye(length, dtype=np.float32))
+            return np.asarray(self._window(pixels, (resized, length), (start, 0), (kept, length)))
+
+        return answers(height, down, top, self.size[0]).T, answers(width, across, left, self.size[1])
+
     def _fit(self, image: Image.Image) -> Image.Image:
         """Resizes and crops an image of mode L or RGB to ``size``; arithmetic of torchvision's Resize and CenterCrop.
 
         Against resizing all of it and then cropping, a pixel may differ by 1 of 255 (one in some millions by 2), because
         Pillow keeps a box in float32 and so rounds a few halves the other way.
         """
+        resized, corner = self._geometry(image.size)
+        height, width = self.size
+        return self._window(image, resized, corner, (width, height))
+
+    def _geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """For an image's width and height: those that it is resized to, and the corner of the crop in that."""
         height, width = self.size
         if self.resize is None:
-            return _resample(image, (width, height), (0, 0, *image.size), self.interpolation)
-        shorter = min(image.size)
-        across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
-        left, top = round((across - width) / 2.0), round((down - height) / 2.0)
-        right, bottom = left + width, top + height
-        if self.interpolation in (Interpolation.BOX, Interpolation.NEAREST):
+            return (width, height), (0, 0)
+        shorter = min(image)
+        across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image)
+        return (across, down), (round((across - width) / 2.0), round((down - height) / 2.0))
+
+    def _window(
+        self, image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
+    ) -> Image.Image:
+        """The part of ``size`` at a corner of an image that would be resized whole; all are across, then down."""
+        (across, down), (left, top), (x, y) = resized, corner, image.size
+        right, bottom = left + size[0], top + size[1]
+        if self.resize is not None and self.interpolation in (Interpolation.BOX, Interpolation.NEAREST):
             # These weights are steps, and Pillow keeps a box in float32: rounding would choose other pixels at a step.
-            return image.resize((across, down), _filter(self.interpolation)).crop((left, top, right, bottom))
+            return image.resize(resized, _filter(self.interpolation)).crop((left, top, right, bottom))
         # Multiplied before divided: the far edge of the image then stays exactly that.
-        x, y = image.size
         box = (left * x / across, top * y / down, right * x / across, bottom * y / down)
-        return _resample(image, (width, height), box, self.interpolation)
+        return _resample(image, size, box, self.interpolation)
 
 
 def plain_image(image: Image.Image, name: str) -> Image.Image:
