@@ -54,6 +54,7 @@ class Classifier(Runtime):
     Args:
         path: a ``.edge`` bundle.
         target: which of its engines; by default the fastest kind that runs here.
+        cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network gives features.
@@ -62,8 +63,8 @@ class Classifier(Runtime):
 
     labels: tuple[str, ...]
 
-    def __init__(self, path: str | Path, *, target: str | None = None) -> None:
-        super().__init__(path, target=target)
+    def __init__(self, path: str | Path, *, target: str | None = None, cuda: str | None = None) -> None:
+        super().__init__(path, target=target, cuda=cuda)
         if self.labels is None:
             self.close()
             raise BundleError(f"bundle '{path}' gives features, not classes: open it with edge_resnet.Embedder")

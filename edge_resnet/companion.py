@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_resnet.engines.engine import CompiledEngine
 from edge_resnet.engines.targets import all_targets
 from edge_resnet.errors import BundleError
+from edge_resnet.frames import FrameFormat
 from edge_resnet.output import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 _ADVICE = "remove it, or make it again with `edge-resnet compile`"
 
 
@@ -25,7 +27,18 @@ def companion_path(bundle: Path, target: str) -> Path:
     return bundle.with_name(f"{bundle.stem}.{target}.engine")
 
 
-def write_companion(engine_path: Path, target: str, bundle_digest: str, compiled: CompiledEngine) -> None:
+@dataclass(frozen=True)
+class Companion:
+    """An engine beside a bundle."""
+
+    data: bytes
+    frames: FrameFormat | None
+    """What its camera gives, if its graph prepares frames itself; None: it takes prepared frames."""
+
+
+def write_companion(
+    engine_path: Path, target: str, bundle_digest: str, compiled: CompiledEngine, frames: FrameFormat | None
+) -> None:
     """Writes an engine and its record; the record last, for without it the engine does not count."""
     record = {
         "format": FORMAT,
@@ -34,12 +47,13 @@ def write_companion(engine_path: Path, target: str, bundle_digest: str, compiled
         "bundle": bundle_digest,
         "engine": hashlib.sha256(compiled.data).hexdigest(),
         "versions": compiled.versions,
+        "frames": None if frames is None else frames.to_json(),
     }
     write_atomically(engine_path, compiled.data)
     write_atomically(engine_path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
 
 
-def companion_engines(bundle: Path, bundle_digest: str) -> dict[str, bytes]:
+def companion_engines(bundle: Path, bundle_digest: str) -> dict[str, Companion]:
     """Engines beside a bundle, by target.
 
     Raises:
@@ -68,11 +82,12 @@ def read_record(engine_path: Path) -> dict[str, Any]:
     return record
 
 
-def _checked(engine_path: Path, target: str, bundle_digest: str) -> bytes:
+def _checked(engine_path: Path, target: str, bundle_digest: str) -> Companion:
     record = read_record(engine_path)
     data = engine_path.read_bytes()
     if record.get("target") != target or record.get("bundle") != bundle_digest:
         raise BundleError(f"{engine_path} was compiled for another target or from another bundle: {_ADVICE}")
     if record.get("engine") != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{engine_path} is not the engine that its record names: {_ADVICE}")
-    return data
+    frames = record.get("frames")
+    return Companion(data, None if frames is None else FrameFormat.from_json(frames))

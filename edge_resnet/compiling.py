@@ -70,7 +70,7 @@ def write_engine(made: CompiledSource, place: Path) -> None:
     if made.bundle is None:
         write_atomically(place, made.compiled.data)
     else:
-        write_companion(place, made.target.name, made.bundle.digest, made.compiled)
+        write_companion(place, made.target.name, made.bundle.digest, made.compiled, None)
 
 
 def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:

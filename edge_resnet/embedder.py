@@ -20,14 +20,15 @@ class Embedder(Runtime):
     Args:
         path: a ``.edge`` bundle of a network without its classifier.
         target: which of its engines; by default the fastest kind that runs here.
+        cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network classifies.
         UnavailableError: none of its engines runs here.
     """
 
-    def __init__(self, path: str | Path, *, target: str | None = None) -> None:
-        super().__init__(path, target=target)
+    def __init__(self, path: str | Path, *, target: str | None = None, cuda: str | None = None) -> None:
+        super().__init__(path, target=target, cuda=cuda)
         if self.labels is not None:
             self.close()
             raise BundleError(

@@ -119,20 +119,6 @@ class TensorRtFamily(Engine):
         return self._worker.run(frames, out)
 
     def run_device(self, frames: Any, out: Answers | None = None, *, stream: int | None = None) -> Answers:
-        """Answers a batch that is on the GPU already, and never passes through the host.
-
-        Args:
-            frames: uint8 N×H×W×C or H×W×C with ``__dlpack__`` or ``__cuda_array_interface__``; rows may have a pitch.
-            out: float32 of the answers' shape to write into; None makes one.
-            stream: the CUDA stream, as C's number, on which the frames are made; the GPU waits for it, the host does
-                not. None: the array's own interface says.
-
-        Returns:
-            float32 N×classes, N×channels or N×channels×h×w, on the host.
-
-        Raises:
-            EngineError: the engine is closed, or this is no such array on the GPU.
-        """
         self._check_open()
         found = device_frames(frames, self._worker.stream)
         self._check_shape(found.shape)

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +150,26 @@ class Engine(ABC):
         self._check_shape(frames.shape)
         self._check_out(len(frames), out)
         return self._run(frames, out)
+
+    def run_device(self, frames: Any, out: Answers | None = None, *, stream: int | None = None) -> Answers:
+        """Answers a batch that is on the GPU already, and never passes through the host.
+
+        Args:
+            frames: uint8 N×H×W×C or H×W×C with ``__dlpack__`` or ``__cuda_array_interface__``; rows may have a pitch.
+            out: float32 of the answers' shape to write into; None makes one.
+            stream: the CUDA stream, as C's number, on which the frames are made; the GPU waits for it, the host does
+                not. None: the array's own interface says.
+
+        Returns:
+            float32 N×classes, N×channels or N×channels×h×w, on the host.
+
+        Raises:
+            EngineError: the engine is closed or runs on no GPU, or this is no such array on the GPU.
+        """
+        self._check_open()
+        raise EngineError(
+            f"this engine runs on the CPU and the frames, {type(frames).__name__}, are not: copy them first"
+        )
 
     def staging(self, batch: int) -> Frames:
         """Memory to write a batch of frames into, uint8 N×H×W×C, from which ``run`` takes it without a copy.

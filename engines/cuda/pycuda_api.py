@@ -6,7 +6,7 @@ PyCUDA knows no graphs; where ``cuda-bindings`` is installed too, it captures th
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
@@ -52,33 +52,31 @@ class PyCuda(CudaApi):
     def _bindings(self) -> CudaBindings:
         return CudaBindings()
 
+    def _call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Calls a function of PyCUDA, whose exceptions have the name of CUDA's function and its reason."""
+        try:
+            return function(*arguments, **named)
+        except self._cuda.Error as error:
+            raise EngineError(f"CUDA's {' '.join(str(error).split())}") from error
+
     @cached_property
     def _device(self) -> Any:
-        with self._refused_as_errors():
-            theirs = self._cuda.Context.get_current() if hasattr(self._cuda.Context, "get_current") else None
-            return self._cuda.Device(0) if theirs is None else self._cuda.Context.get_device()
+        if self._call(self._cuda.Context.get_current) is not None:
+            return self._call(self._cuda.Context.get_device)
+        return self._call(self._cuda.Device, 0)
 
     @cached_property
     def _context(self) -> Any:
-        with self._refused_as_errors():
-            return self._device.retain_primary_context()
-
-    @contextmanager
-    def _refused_as_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._cuda.Error as error:
-            raise EngineError(f"CUDA's {' '.join(str(error).split())}") from error
+        return self._call(self._device.retain_primary_context)
 
     @contextmanager
     def current(self) -> Iterator[None]:
         context = self._context
-        with self._refused_as_errors():
-            context.push()
-            try:
-                yield
-            finally:
-                context.pop()
+        self._call(context.push)
+        try:
+            yield
+        finally:
+            self._call(context.pop)
 
     def gpu(self) -> Gpu:
         major, minor = self._device.compute_capability()
@@ -89,65 +87,65 @@ class PyCuda(CudaApi):
         return int(self._cuda.get_driver_version())
 
     def free_bytes(self) -> int:
-        return int(self._cuda.mem_get_info()[0])
+        return int(self._call(self._cuda.mem_get_info)[0])
 
     def allocate(self, size: int) -> int:
-        memory = self._cuda.mem_alloc(size)
+        memory = self._call(self._cuda.mem_alloc, size)
         self._memory[int(memory)] = memory
         return int(memory)
 
     def release(self, address: int) -> None:
-        self._memory.pop(address).free()
+        self._call(self._memory.pop(address).free)
 
     def allocate_host(self, size: int, *, mapped: bool) -> int:
         flags = self._cuda.host_alloc_flags.DEVICEMAP if mapped else 0
-        array = self._cuda.pagelocked_empty((size,), np.uint8, mem_flags=flags)
+        array = self._call(self._cuda.pagelocked_empty, (size,), np.uint8, mem_flags=flags)
         self._host_memory[array.ctypes.data] = array.base
         return int(array.ctypes.data)
 
     def release_host(self, address: int) -> None:
-        self._host_memory.pop(address).free()
+        self._call(self._host_memory.pop(address).free)
 
     def device_address(self, host_address: int) -> int:
-        return int(self._host_memory[host_address].get_device_pointer())
+        return int(self._call(self._host_memory[host_address].get_device_pointer))
 
     def create_stream(self) -> Handle:
-        return self._cuda.Stream(_NON_BLOCKING)
+        return self._call(self._cuda.Stream, _NON_BLOCKING)
 
     def stream_number(self, stream: Handle) -> int:
         return int(stream.handle)
 
     def synchronize(self, stream: Handle) -> None:
-        stream.synchronize()
+        self._call(stream.synchronize)
 
     def destroy_stream(self, stream: Handle) -> None:
         """Nothing: PyCUDA does it when the last reference goes."""
 
     def upload(self, target: int, source: int, size: int, stream: Handle) -> None:
-        self._cuda.memcpy_htod_async(target, (ctypes.c_uint8 * size).from_address(source), stream)
+        self._call(self._cuda.memcpy_htod_async, target, (ctypes.c_uint8 * size).from_address(source), stream)
 
     def download(self, target: int, source: int, size: int, stream: Handle) -> None:
-        self._cuda.memcpy_dtoh_async((ctypes.c_uint8 * size).from_address(target), source, stream)
+        self._call(self._cuda.memcpy_dtoh_async, (ctypes.c_uint8 * size).from_address(target), source, stream)
 
     def copy_rows(self, target: int, source: int, pitch: int, width: int, rows: int, stream: Handle) -> None:
         copy = self._cuda.Memcpy2D()
         copy.set_src_device(source)
         copy.set_dst_device(target)
         copy.src_pitch, copy.dst_pitch, copy.width_in_bytes, copy.height = pitch, width, width, rows
-        copy(stream)
+        self._call(copy, stream)
 
     def create_event(self) -> Handle:
-        return self._cuda.Event()
+        return self._call(self._cuda.Event)
 
     def record(self, event: Handle, stream: Handle) -> None:
-        event.record(stream)
+        self._call(event.record, stream)
 
     def follow(self, stream: Handle, other: int) -> None:
         self._need_bindings("the caller's stream")
         self._bindings.follow(stream.handle, other)
 
     def elapsed_ms(self, start: Handle, end: Handle) -> float:
-        return float(start.time_till(end))
+        return float(self._call(start.time_till, end))
 
     def destroy_event(self, event: Handle) -> None:
         """Nothing: PyCUDA does it when the last reference goes."""

@@ -92,7 +92,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no JSON": (rewritten("{"), "has no readable record"),
     "nested for ever": (rewritten("[" * 100_000), "has no readable record"),
     "another JSON": (rewritten("[]"), "has a record of another kind"),
-    "a newer record": (edited(format=2), "has a record of another kind"),
+    "a newer record": (edited(format=3), "has a record of another kind"),
     "of another bundle": (edited(bundle="0" * 64), "was compiled for another target or from another bundle"),
     "for another target": (edited(target="rtx"), "was compiled for another target or from another bundle"),
     "another engine": (edited(engine="0" * 64), "is not the engine that its record names"),

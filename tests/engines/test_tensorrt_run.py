@@ -17,9 +17,8 @@ import pytest
 import trt_double
 from cuda_double import CudaDouble, FakeStream, MisuseError, Work
 from small_network import expected, frames, quantised_network
-from trt_double import tensorrt_double
+from trt_double import installed
 
-from edge_resnet.engines.cuda import choice
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.targets import target_named
 from edge_resnet.engines.trt import TensorRtEngine
@@ -37,13 +36,6 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cud
 @pytest.fixture
 def desktop(monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
     return installed(CudaDouble(), monkeypatch)
-
-
-def installed(double: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(double))
-    monkeypatch.setattr(choice, "cuda_api", lambda name=None: double)
-    monkeypatch.setattr("edge_resnet.engines._tensorrt.cuda_api", lambda name=None: double)
-    return double
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ Result cuCtxSetCurrent(void *context) { pushed = context != NULL; return OK; }
 Result cuCtxGetDevice(int *device) { NEED_CONTEXT; *device = 0; return OK; }
 Result cuCtxGetApiVersion(void *context, unsigned *version) { (void)context; *version = 3020; return OK; }
 Result cuCtxSynchronize(void) { NEED_CONTEXT; return OK; }
+Result cuCtxDetach(void *context) { (void)context; return OK; }
 Result cuMemGetInfo_v2(size_t *free, size_t *total) { NEED_CONTEXT; *free = 3u << 30; *total = 1ull << 32; return OK; }
 
 static Result take(void **memory, size_t size) {
@@ -107,6 +108,7 @@ Result cuEventRecord(int *event, void *stream) { NEED_CONTEXT; (void)stream; *ev
 Result cuEventSynchronize(void *event) { (void)event; return OK; }
 Result cuEventQuery(void *event) { (void)event; return OK; }
 Result cuEventElapsedTime(float *ms, int *start, int *end) { *ms = 1.5f; return *start && *end ? OK : 400; }
+Result cuEventElapsedTime_v2(float *ms, int *start, int *end) { return cuEventElapsedTime(ms, start, end); }
 Result cuEventDestroy_v2(void *event) { return give(event); }
 Result cuStreamWaitEvent(void *stream, int *event, unsigned flags) { (void)stream; return *event && !flags ? OK : INVALID; }
 
@@ -139,7 +141,7 @@ Result cuGetErrorName(Result result, const char **name) {
     return OK;
 }
 Result cuGetErrorString(Result result, const char **text) {
-    *text = result == OUT_OF_MEMORY ? "out of memory" : "refused by the double";
+    *text = result == OUT_OF_MEMORY ? "out of memory" : result == INVALID ? "invalid argument" : "refused by the double";
     return OK;
 }
 int libcuda_double_held(void) { return held; }

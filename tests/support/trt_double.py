@@ -6,14 +6,19 @@ base class are the real ones of TensorRT-RTX; a test holds the names here agains
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import tensorrt_rtx
 from cuda_double import CudaDouble, FakeStream, MisuseError, Work
+
+from edge_resnet.engines import _tensorrt
+from edge_resnet.engines.cuda import choice
 
 MAX_BATCH = 8
 ALIGNMENT = 256
@@ -26,6 +31,14 @@ def tensorrt_double(cuda: CudaDouble, version: str = "10.3.0") -> ModuleType:
     module.__dict__.update({name: getattr(tensorrt_rtx, name) for name in real})
     module.__dict__.update({"__version__": version, "Runtime": lambda logger: Runtime(logger, cuda)})
     return module
+
+
+def installed(cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch) -> CudaDouble:
+    """Makes the doubles this host's GPU and its TensorRT, for one test."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(cuda))
+    for user in (choice, _tensorrt):
+        monkeypatch.setattr(user, "cuda_api", lambda name=None: cuda)
+    return cuda
 
 
 class Runtime:

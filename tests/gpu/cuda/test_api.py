@@ -103,7 +103,7 @@ def test_rows_with_gaps_become_rows_without(api: CudaApi, stream: Stream) -> Non
         narrow.download(8, stream)
         stream.synchronize()
     np.testing.assert_array_equal(narrow.array, wide.array[:, :48])
-    with api.current(), pytest.raises(EngineError, match="(?i)invalid"):
+    with pytest.raises(EngineError, match="(?i)invalid"), api.current():
         api.copy_rows(narrow.address, wide.address, 32, 48, 8, stream.handle)
     wide.close()
     narrow.close()

@@ -1,0 +1,194 @@
+"""A network that takes a camera's own buffer: colour, resizing and cropping become part of its graph, and run on the GPU.
+
+The graph does what ``Preprocessing.prepare`` does, in its order: colour; across; down; each rounded to 0..255 as Pillow
+rounds. Resizing is two matrix products, with Pillow's own weights, on the part of the frame that the crop keeps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.errors import GateError, ModelError
+from edge_resnet.frames import MIXES, SUBSAMPLED, FrameFormat, to_rgb
+from edge_resnet.graph_writer import Writer
+from edge_resnet.preprocessing import Color, Preprocessing
+
+LUMA = np.array([[19595, 38470, 7471]]) / 65536
+"""Pillow's conversion to ``L`` (ITU-R 601-2)."""
+_CHANNELS = {Color.RGB: np.eye(3), Color.BGR: np.eye(3)[::-1], Color.GRAY: LUMA}
+"""Red, green and blue → the network's channels."""
+WORST = 1
+"""What a pixel may differ by from the CPU's preprocessing, of 255."""
+
+
+def with_camera(model: onnx.ModelProto, preprocessing: Preprocessing, frames: FrameFormat) -> onnx.ModelProto:
+    """Puts the geometry of a preprocessing in front of a network.
+
+    Args:
+        model: takes prepared frames, uint8 N×h×w×C, and begins with a Cast and a Transpose; any float type.
+        preprocessing: the network's.
+        frames: what the camera gives.
+
+    Returns:
+        The same network, but it takes uint8 N×``frames.shape``.
+
+    Raises:
+        ModelError: the network begins otherwise.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    cast, transpose = _beginning(graph)
+    writer = _CameraWriter(helper.get_attribute_value(cast.attribute[0]))
+    pixels = writer.prepared(preprocessing, frames)
+    for node in graph.node:
+        node.input[:] = [pixels if name == transpose.output[0] else name for name in node.input]
+    rest = [node for node in graph.node if node not in (cast, transpose)]
+    del graph.node[:]
+    graph.node.extend([*writer.nodes, *rest])
+    graph.initializer.extend(writer.weights)
+    del graph.input[:]
+    graph.input.append(helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", *frames.shape]))
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def _beginning(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    def readers(name: str) -> list[onnx.NodeProto]:
+        return [node for node in graph.node if name in node.input]
+
+    first = readers(graph.input[0].name)
+    second = readers(first[0].output[0]) if len(first) == 1 else []
+    if [node.op_type for node in (*first, *second)] != ["Cast", "Transpose"]:
+        raise ModelError("the network does not begin with a Cast and a Transpose of its frames: export it again")
+    return first[0], second[0]
+
+
+class _CameraWriter(Writer):
+    """Writes the nodes from a camera's buffer to pixels N×C×h×w, whole numbers of 0 to 255 in one float type."""
+
+    def __init__(self, float_type: int) -> None:
+        super().__init__()
+        self._type = float_type
+        self._dtype = helper.tensor_dtype_to_np_dtype(float_type)
+
+    def _floats(self, name: str, value: npt.NDArray[np.floating]) -> str:
+        return self.weight(f"camera.{name}", value.astype(self._dtype))
+
+    def _integers(self, name: str, *values: int) -> str:
+        return self.weight(f"camera.{name}", np.array(values, np.int64))
+
+    def prepared(self, preprocessing: Preprocessing, frames: FrameFormat) -> str:
+        down, across = preprocessing.weights(frames.height, frames.width)
+        rows, columns = _used(down.T), _used(across)
+        planes = self._planes(frames)
+        start, end = (self._integers(f"crop.{at}", rows[i], columns[i]) for i, at in enumerate(("start", "end")))
+        planes = self.node("Slice", "camera.crop", [planes, start, end, self._integers("crop.axes", 2, 3)])
+        colored = self._colored(planes, preprocessing, frames)
+        wide = self.node("MatMul", "camera.across", [colored, self._floats("columns", across[slice(*columns)])])
+        wide = self._rounded("across", wide)
+        small = self.node("MatMul", "camera.down", [self._floats("rows", down[:, slice(*rows)]), wide])
+        small = self._rounded("down", small)
+        if preprocessing.channels == 3 and len(MIXES[frames.color][0]) == 1:
+            return self.node("Concat", "camera.repeated", [small] * 3, axis=1)
+        return small
+
+    def _planes(self, frames: FrameFormat) -> str:
+        """Every plane in full size, N×planes×H×W. The Cast stands first: TensorRT moves no uint8."""
+        floats = self.node("Cast", "camera.cast", ["frames"], to=self._type)
+        if frames.color not in SUBSAMPLED:
+            return self.node("Transpose", "camera.transpose", [floats], perm=[0, 3, 1, 2])
+        height, width = frames.height, frames.width
+        halves = [height // 2, width // 2, 2]
+        parts = self.node(
+            "Reshape", "camera.plane", [floats, self._integers("plane.shape", 0, 1, height * 3 // 2, width)]
+        )
+        axis, end = self._integers("rows.axis", 2), self._integers("rows.end", height * 3 // 2)
+        start, middle = self._integers("rows.start", 0), self._integers("rows.middle", height)
+        luma = self.node("Slice", "camera.luma", [parts, start, middle, axis])
+        pairs = self.node("Slice", "camera.pairs", [parts, middle, end, axis])
+        pairs = self.node("Reshape", "camera.halves", [pairs, self._integers("halves.shape", 0, *halves)])
+        chroma = self.node("Transpose", "camera.chroma", [pairs], perm=[0, 3, 1, 2])
+        scales = self.weight("camera.double.scales", np.array([1, 1, 2, 2], np.float32))
+        attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        chroma = self.node("Resize", "camera.double", [chroma, "", scales], **attributes)
+        return self.node("Concat", "camera.planes", [luma, chroma], axis=1)
+
+    def _colored(self, planes: str, preprocessing: Preprocessing, frames: FrameFormat) -> str:
+        """The network's channels in their order; one, if the camera gives grey."""
+        matrix, offset = MIXES[frames.color]
+        if len(matrix) == 1:
+            return planes
+        wanted = _CHANNELS[preprocessing.color]
+        if _picks(matrix, offset):
+            return self._mixed("color", planes, wanted @ matrix, offset[: len(wanted)])
+        rgb = self._mixed("rgb", planes, matrix, offset)
+        return self._mixed("color", rgb, wanted, np.zeros(len(wanted)))
+
+    def _mixed(self, name: str, planes: str, matrix: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]) -> str:
+        """Sums of planes, in float32: FP16 would round some to another whole number, and resizing then to a third."""
+        if np.array_equal(matrix, np.eye(len(matrix))) and not offset.any():
+            return planes
+        if _picks(matrix, offset):
+            order = self._integers(f"{name}.order", *matrix.argmax(1).tolist())
+            return self.node("Gather", f"camera.{name}", [planes, order], axis=1)
+        planes = self.node("Cast", f"camera.{name}.wide", [planes], to=TensorProto.FLOAT)
+        axis = self._integers(f"{name}.axis", 1)
+        sums = []
+        for index, row in enumerate(matrix):
+            weights = self.weight(f"camera.{name}.weights.{index}", row.reshape(1, -1, 1, 1).astype(np.float32))
+            parts = self.node("Mul", f"camera.{name}.parts.{index}", [planes, weights])
+            sums.append(self.node("ReduceSum", f"camera.{name}.sum.{index}", [parts, axis], keepdims=1))
+        mixed = self.node("Concat", f"camera.{name}", sums, axis=1)
+        shift = self.weight(f"camera.{name}.shift", offset.reshape(1, -1, 1, 1).astype(np.float32))
+        return self._rounded(name, self.node("Add", f"camera.{name}.shifted", [mixed, shift]), np.float32)
+
+    def _rounded(self, name: str, values: str, dtype: npt.DTypeLike | None = None) -> str:
+        """To the nearest whole number, halves up, within 0..255, of which every float type holds each."""
+        half, low, high = (
+            self.weight(f"camera.{name}.{what}", np.array(value, dtype or self._dtype))
+            for what, value in (("half", 0.5), ("low", 0), ("high", 255))
+        )
+        whole = self.node("Floor", f"camera.{name}.floor", [self.node("Add", f"camera.{name}.add", [values, half])])
+        pixels = self.node("Clip", f"camera.{name}.clip", [whole, low, high])
+        return pixels if dtype is None else self.node("Cast", f"camera.{name}.pixels", [pixels], to=self._type)
+
+
+def _picks(matrix: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]) -> bool:
+    """Whether planes only change places."""
+    return bool(np.isin(matrix, (0, 1)).all()) and not offset.any()
+
+
+def _used(weights: npt.NDArray[np.float32]) -> tuple[int, int]:
+    """The first pixel with a weight, and the one behind the last; ``weights`` has a row a pixel."""
+    used = np.flatnonzero(weights.any(axis=1))
+    return int(used[0]), int(used[-1]) + 1
+
+
+def check_camera(preprocessing: Preprocessing, frames: FrameFormat, float_type: int) -> None:
+    """Holds the graph against the preprocessing itself, on a frame of noise and edges.
+
+    Raises:
+        GateError: a pixel differs by more than ``WORST``.
+    """
+    pixels = preprocessing.size
+    channels = preprocessing.channels
+    text = f"""<ir_version: 9, opset_import: ["": 19]> g (uint8[batch,{pixels[0]},{pixels[1]},{channels}] frames)
+    => (float[batch,{channels},{pixels[0]},{pixels[1]}] pixels) {{
+        cast = Cast <to={float_type}> (frames) chw = Transpose <perm=[0,3,1,2]> (cast) pixels = Cast <to=1> (chw)
+    }}"""
+    session = exact_session(with_camera(onnx.parser.parse_model(text), preprocessing, frames))
+    random = np.random.default_rng(0)
+    frame = random.integers(0, 256, frames.shape, np.uint8)
+    frame[: frames.shape[0] // 2] = (frame[: frames.shape[0] // 2] // 128) * 255
+    found = run_frames(session, frame[np.newaxis])[0].transpose(1, 2, 0)
+    worst = np.abs(found - preprocessing.prepare(to_rgb(frame, frames.color))).max()
+    if worst > WORST:
+        raise GateError(
+            f"a graph that prepares frames of {frames} is up to {worst:.0f} of 255 off this preprocessing: compile without "
+            f"--frames, and let the CPU prepare them"
+        )

@@ -1,0 +1,90 @@
+"""Camera frames in RGB: by the standards' own numbers, and hand-made buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_resnet.errors import ImageError
+from edge_resnet.frames import FrameColor, FrameFormat, to_rgb
+
+
+def nv12(height: int, width: int, y: int, cb: int, cr: int) -> np.ndarray:
+    frame = np.full((height * 3 // 2, width, 1), y, np.uint8)
+    frame[height:, ::2], frame[height:, 1::2] = cb, cr
+    return frame
+
+
+@pytest.mark.parametrize("color", [FrameColor.NV12, FrameColor.NV12_BT709])
+@pytest.mark.parametrize(
+    ("planes", "rgb"), [((16, 128, 128), 0), ((235, 128, 128), 255), ((126, 128, 128), 128), ((0, 128, 128), 0)]
+)
+def test_grey_of_video_range_becomes_grey_of_full_range(
+    color: FrameColor, planes: tuple[int, int, int], rgb: int
+) -> None:
+    assert np.unique(to_rgb(nv12(4, 6, *planes), color)).tolist() == [rgb]
+
+
+@pytest.mark.parametrize(
+    ("color", "planes", "rgb"),
+    [
+        # 100 % colour bars: ITU-R BT.601 and BT.709 in 8 bits, as test generators give them.
+        (FrameColor.NV12, (81, 90, 240), (254, 0, 0)),
+        (FrameColor.NV12, (145, 54, 34), (0, 255, 1)),
+        (FrameColor.NV12, (41, 240, 110), (0, 0, 255)),
+        (FrameColor.NV12_BT709, (63, 102, 240), (255, 1, 0)),
+        (FrameColor.NV12_BT709, (173, 42, 26), (0, 255, 1)),
+        (FrameColor.NV12_BT709, (32, 240, 118), (1, 0, 255)),
+    ],
+)
+def test_colour_bars(color: FrameColor, planes: tuple[int, int, int], rgb: tuple[int, int, int]) -> None:
+    found = to_rgb(nv12(2, 2, *planes), color)
+    assert np.abs(found.astype(int) - rgb).max() <= 1
+
+
+def test_chroma_covers_two_by_two_pixels() -> None:
+    frame = nv12(4, 4, 126, 128, 128)
+    frame[4, 2:] = [[90], [240]]  # the upper right quarter
+    found = to_rgb(frame, FrameColor.NV12)
+    assert (found[:2, 2:] != 128).any(axis=2).all()
+    assert (found[2:] == 128).all() and (found[:2, :2] == 128).all()
+
+
+def test_channels_change_places_without_a_copy() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    for color, wanted in (
+        (FrameColor.RGB, frame[:, :, :3]),
+        (FrameColor.BGR, frame[:, :, 2::-1]),
+        (FrameColor.RGBA, frame[:, :, :3]),
+        (FrameColor.GRAY, frame[:, :, :1]),
+    ):
+        given = frame[:, :, : FrameFormat(5, 7, color).shape[2]]
+        found = to_rgb(given, color)
+        np.testing.assert_array_equal(found, wanted)
+        assert np.shares_memory(found, frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "color", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint8), FrameColor.RGBA, "uint8 (4, 4, 3): 'rgba' is uint8 H×W×4"),
+        (np.zeros((4, 4, 3), np.float32), FrameColor.RGB, "float32 (4, 4, 3): 'rgb' is uint8 H×W×3"),
+        (np.zeros((4, 4), np.uint8), FrameColor.NV12, "uint8 (4, 4): 'nv12' is uint8 H×W×1"),
+        (np.zeros((6, 5, 1), np.uint8), FrameColor.NV12, "frames of 4×5: 'nv12' has even sides only"),
+    ],
+)
+def test_a_buffer_of_another_shape_is_refused(frame: np.ndarray, color: FrameColor, message: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        to_rgb(frame, color)
+    assert message in str(caught.value)
+
+
+def test_a_format_is_written_and_read() -> None:
+    for color in FrameColor:
+        found = FrameFormat(1080, 1920, color)
+        assert FrameFormat.from_json(found.to_json()) == found
+    assert FrameFormat(1080, 1920, FrameColor.NV12).shape == (1620, 1920, 1)
+    assert str(FrameFormat(1080, 1920, FrameColor.NV12)) == "1080×1920 nv12"
+    for wrong in (None, {}, {"height": 2, "width": 2, "color": "pink"}, {"height": 0, "width": 2, "color": "rgb"}):
+        with pytest.raises(ImageError):
+            FrameFormat.from_json(wrong)
