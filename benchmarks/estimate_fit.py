@@ -113,7 +113,7 @@ def errors_left_out(rows: Iterable[Row], fitted: Constants) -> dict[Row, float]:
     """Predicted over measured time, less one, of every row, by constants that its device had no part in."""
     every = list(rows)
     used = [row for row in every if row.use == "fit"]
-    found = {}
+    found: dict[Row, float] = {}
     for device in dict.fromkeys(row.device for row in every):
         own = [row for row in used if row.device != device]
         constants = fit(own) if len(own) < len(used) else fitted
@@ -143,6 +143,12 @@ def as_toml(constants: Constants, errors: dict[Row, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_line(row: Row, fitted: Constants, left_out: float) -> str:
+    """A row of the table in docs/estimate.md."""
+    own = f"{predicted_ms(row, fitted) / row.ms - 1:+.0%}" if row.use == "fit" else "no part"
+    return f"| {row.name} | {row.ms:.3f} | {own} | {left_out:+.0%} |"
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--write", action="store_true", help=f"write {CONSTANTS.name}")
@@ -153,9 +159,7 @@ def main() -> None:
     errors = errors_left_out(rows, fitted)
     print(as_toml(fitted, errors))
     print("| measured | ms | fitted | left out |\n|---|---|---|---|")
-    for row in rows:
-        own = f"{predicted_ms(row, fitted) / row.ms - 1:+.0%}" if row.use == "fit" else "no part"
-        print(f"| {row.name} | {row.ms:.3f} | {own} | {errors[row]:+.0%} |")
+    print("\n".join(table_line(row, fitted, error) for row, error in errors.items()))
     for use in ("fit", "check"):
         off = np.array([abs(error) for row, error in errors.items() if row.use == use])
         print(f"\n{use}: {(off <= AIM).sum()} of {len(off)} rows within {AIM:.0%} when left out, worst {off.max():.0%}")

@@ -50,12 +50,14 @@ def of_resnet18(resnet18: tuple[Launch, ...], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_shipped_constants_and_ranges_are_what_the_fit_gives(fitting: Any) -> None:
+def test_constants_ranges_and_documented_errors_are_what_the_fit_gives(fitting: Any) -> None:
     rows = [row for row in fitting.read_rows() if row.network not in UNNEEDED]
     fitted = fitting.fit([row for row in rows if row.use == "fit"])
     assert dataclasses.astuple(constants()) == pytest.approx(dataclasses.astuple(fitted), rel=1e-3)
     errors = fitting.errors_left_out(rows, fitted)
     assert fitting.as_toml(fitted, errors) == fitting.CONSTANTS.read_text(encoding="utf-8")
+    shown = (BENCHMARKS.parent / "docs" / "estimate.md").read_text(encoding="utf-8")
+    assert all(fitting.table_line(row, fitted, error) in shown for row, error in errors.items())
     assert all(abs(error) <= fitting.AIM for row, error in errors.items() if row.use == "fit")
 
 
