@@ -25,6 +25,7 @@ COMMANDS = (
     "classify",
     "embed",
     "bench",
+    "estimate",
     "info",
     "devices",
 )
