@@ -23,6 +23,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from edge_resnet.calibration.float_weights import dequantized_constant
 from edge_resnet.calibration.topology import MOVERS, data, load_graph, save_graph
 from edge_resnet.errors import CalibrationError
 
@@ -77,13 +78,10 @@ class _Stripping:
             self._spread(value, scale)
 
     def _fold_constant(self, dq: ir.Node) -> None:
-        integers, scale = (np.asarray(_constant(dq, index)) for index in (0, 1))
-        axis = dq.attributes["axis"].as_int() if "axis" in dq.attributes else 1
-        shape = [-1 if index == axis else 1 for index in range(integers.ndim)]
-        steps = scale.reshape(shape) if scale.ndim else scale
+        values = dequantized_constant(dq)
         name = f"{dq.outputs[0].name}.float"
-        made = ir.Value(name=name, const_value=ir.tensor((integers * steps).astype(np.float32), name=name))
-        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(integers.shape)
+        made = ir.Value(name=name, const_value=ir.tensor(values, name=name))
+        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
         self.graph.register_initializer(made)
         dq.outputs[0].replace_all_uses_with(made)
 
