@@ -100,20 +100,8 @@ def hand_over(order: HandoverOrder) -> Handover:
     network = _network(order, engine, jetpack)
     target.at(network.precision)  # refuses a precision that the device has not
     options = order.options if network.cache is None else replace(order.options, calibration_cache=CACHE)
-    model = parse_onnx(network.model, MODEL)
-    frames, answers = model.graph.input[0], model.graph.output[0]
-    height, width, channels = (dim.dim_value for dim in frames.type.tensor_type.shape.dim[1:])
-    shape = TrtexecInput(frames.name, height, width, channels)
-    command = trtexec_command(jetpack.tensorrt, network.precision, MODEL, ENGINE, shape, options)
-    facts = {
-        "input": described(frames),
-        "output": described(answers),
-        "precision": network.precision,
-        "target": target.name,
-        "tensorrt": jetpack.tensorrt,
-        "preprocessing": None if network.preprocessing is None else network.preprocessing.to_json(),
-        "made_by": f"edge-resnet {__version__}",
-    }
+    command = trtexec_command(jetpack.tensorrt, network.precision, MODEL, ENGINE, _input_of(network), options)
+    facts = _facts(target, jetpack, network)
     files = {MODEL: network.model, FACTS: _text(json.dumps(facts, indent=2)), BUILD: _text(_script(command))}
     if network.cache is not None:
         files[CACHE] = network.cache.encode()
@@ -121,6 +109,26 @@ def hand_over(order: HandoverOrder) -> Handover:
         files[LABELS] = _text("\n".join(network.labels))
     files[README] = _text("\n".join(_readme(target, jetpack, network, facts)))
     return Handover(target, jetpack, network.precision, command, files)
+
+
+def _input_of(network: HandedNetwork) -> TrtexecInput:
+    frames = parse_onnx(network.model, MODEL).graph.input[0]
+    height, width, channels = (dim.dim_value for dim in frames.type.tensor_type.shape.dim[1:])
+    return TrtexecInput(frames.name, height, width, channels)
+
+
+def _facts(target: Target, jetpack: JetPack, network: HandedNetwork) -> dict[str, Any]:
+    """What the network takes and gives, for a program on the device."""
+    graph = parse_onnx(network.model, MODEL).graph
+    return {
+        "input": described(graph.input[0]),
+        "output": described(graph.output[0]),
+        "precision": network.precision,
+        "target": target.name,
+        "tensorrt": jetpack.tensorrt,
+        "preprocessing": None if network.preprocessing is None else network.preprocessing.to_json(),
+        "made_by": f"edge-resnet {__version__}",
+    }
 
 
 def _jetpack(target: Target, version: str | None) -> JetPack:
@@ -174,6 +182,7 @@ def _readme(target: Target, jetpack: JetPack, network: HandedNetwork, facts: dic
     yield ""
     yield f"On the device: sh {BUILD}"
     yield f"It compiles {MODEL} into {ENGINE}, which only this kind of device and this TensorRT load."
+    yield f"Which layers became INT8: trtexec --loadEngine={ENGINE} --dumpLayerInfo"
     yield ""
     yield f"{MODEL}: {facts['input']} in, {facts['output']} out."
     if network.cache is not None:

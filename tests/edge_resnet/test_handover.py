@@ -26,7 +26,7 @@ from edge_resnet.demo import demo_recipe
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.trtexec import TrtexecOptions
 from edge_resnet.errors import CalibrationError, EngineError
-from edge_resnet.handover import HandoverOrder, hand_over
+from edge_resnet.handover import HandoverOrder, hand_over, trtexec_options
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.preprocessing import NAMED, Preprocessing
 from edge_resnet.quantize_files import open_table
@@ -187,3 +187,12 @@ def test_a_flag_that_the_devices_trtexec_has_not_is_refused(bundle: Path) -> Non
     options = TrtexecOptions(optimization_level=5)
     with pytest.raises(EngineError, match="trtexec of TensorRT 8.5.2 has no --builderOptimizationLevel"):
         hand_over(HandoverOrder(bundle, XAVIER, options=options))
+
+
+def test_the_largest_batch_is_never_smaller_than_the_best_one() -> None:
+    assert trtexec_options() == TrtexecOptions()
+    made = trtexec_options(opt_batch=16)
+    assert (made.min_batch, made.opt_batch, made.max_batch) == (1, 16, 16)
+    assert trtexec_options(max_batch=4).max_batch == 4
+    with pytest.raises(EngineError, match="batches of 1 to 2 frames, at best 4: give 1 ≤ least ≤ best ≤ greatest"):
+        trtexec_options(max_batch=2, opt_batch=4)
