@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, open_bundle
-from edge_resnet.calibration.float_weights import float_weights
+from edge_resnet.calibration.float_weights import check_symmetric, float_weights
 from edge_resnet.calibration.strip import strip_qdq
 from edge_resnet.calibration.trt_cache import write_cache, write_scales
 from edge_resnet.compiling import lowered_from_bundle, lowered_from_onnx, require_not_refused
@@ -56,13 +56,18 @@ def handed_network(source: Path, engine: type[Engine], *, typed: bool) -> Handed
 
     Raises:
         EngineError: the bundle has nothing for this kind of engine.
+        CalibrationError: the ONNX file has Q/DQ of another scheme.
         GateError: the bundle's own gate refused its network.
         ModelError: the ONNX file is missing or cannot be used.
     """
     found = _open(source, engine)
-    untyped = float_weights(found.model) if found.precision == "int8" else found.model
-    model = found.typed if typed else serialise(untyped)
-    return HandedNetwork(model, None, found.precision, found.labels, found.preprocessing)
+    return HandedNetwork(
+        found.typed if typed else _untyped(found), None, found.precision, found.labels, found.preprocessing
+    )
+
+
+def _untyped(found: _Source) -> bytes:
+    return serialise(float_weights(found.model) if found.precision == "int8" else found.model)
 
 
 def stripped_network(source: Path, engine: type[Engine], version: str) -> HandedNetwork:
@@ -83,6 +88,7 @@ def _open(source: Path, engine: type[Engine]) -> _Source:
     if source.suffix != BUNDLE_SUFFIX:
         lowered = lowered_from_onnx(source, engine)
         known = read_metadata(lowered.evaluated_as, str(source))
+        check_symmetric(lowered.evaluated_as)
         precision = "int8" if lowered.int8_layers else "fp32"
         return _Source(lowered.evaluated_as, lowered.compiled_from, precision, known.labels, known.preprocessing)
     bundle = open_bundle(source)

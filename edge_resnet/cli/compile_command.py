@@ -11,6 +11,7 @@ import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
 from edge_resnet.cli._handover import Jetpack
+from edge_resnet.errors import EngineError
 from edge_resnet.output import check_writable
 
 
@@ -30,6 +31,10 @@ def run(
     """
     from edge_resnet.compiling import compile_source, default_output, write_engine
 
+    if explain and output is not None:
+        raise EngineError("--explain writes nothing: leave -o out")
+    if jetpack is not None and not explain:
+        raise EngineError("--jetpack is for --explain: what compiles here is the TensorRT that is installed")
     if explain:
         _explain(source, target, jetpack, json)
         return

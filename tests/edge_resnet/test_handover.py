@@ -172,6 +172,10 @@ def test_explain_prints_the_line_and_compiles_nothing(
     assert sorted(tmp_path.iterdir()) == before
     line = refused(2, "compile", bundle, "--target", "rtx", "--explain")
     assert line.startswith("target 'rtx' is compiled by tensorrt-rtx, for which there is no trtexec line")
+    line = refused(2, "compile", bundle, "--target", XAVIER, "--explain", "-o", "x.engine")
+    assert line == "--explain writes nothing: leave -o out"
+    line = refused(2, "compile", bundle, "--target", "rtx-30", "--jetpack", "6.1")
+    assert line == "--jetpack is for --explain: what compiles here is the TensorRT that is installed"
     assert "no JetPack '4.6'" in refused(2, "compile", bundle, "--target", XAVIER, "--explain", "--jetpack", "4.6")
 
 
