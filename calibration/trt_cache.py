@@ -49,8 +49,6 @@ class CalibrationCache:
 def write_cache(table: CalibrationTable, version: str) -> str:
     """Writes the ranges' amax as the cache of the calibrator that DLA takes, ``ALGORITHM``.
 
-    A scale that FP16 would round to 0 is written as the smallest that it would not (``SMALLEST_SCALE``).
-
     Args:
         table: its names must be those of the ONNX file that TensorRT reads.
         version: of that TensorRT, in digits; it refuses a cache of another.
@@ -58,18 +56,25 @@ def write_cache(table: CalibrationTable, version: str) -> str:
     Raises:
         CalibrationError: the version is not in digits, or a tensor's name has a line break.
     """
+    return write_scales({tensor: found.amax / 127 for tensor, found in table.ranges.items()}, version)
+
+
+def write_scales(scales: Mapping[str, float], version: str) -> str:
+    """Writes scales by tensor as such a cache; arguments and errors are those of ``write_cache``.
+
+    A scale that FP16 would round to 0 is written as the smallest that it would not (``SMALLEST_SCALE``).
+    """
     if not _VERSION.fullmatch(version):
         raise CalibrationError(
             f"TensorRT's version is '{version}': give its digits as in its own caches, 8502 for 8.5.2, 100300 for 10.3.0"
         )
     lines = [f"TRT-{version}-{ALGORITHM}"]
-    for tensor, found in table.ranges.items():
+    for tensor, scale in scales.items():
         if "\n" in tensor or "\r" in tensor:
             raise CalibrationError(
                 f"tensor {tensor!r} has a line break in its name, which no cache can hold: rename it"
             )
-        scale = struct.pack("!f", max(found.amax / 127, SMALLEST_SCALE))
-        lines.append(f"{tensor}: {scale.hex()}")
+        lines.append(f"{tensor}: {struct.pack('!f', max(scale, SMALLEST_SCALE)).hex()}")
     return "\n".join(lines) + "\n"
 
 
@@ -142,3 +147,16 @@ def table_from_cache(
 def _range(amax: float, *, rectified: bool) -> TensorRange:
     low = 0.0 if rectified else -amax
     return TensorRange(minimum=low, maximum=amax, amax=amax, low=low, high=amax)
+
+
+def version_digits(version: str) -> str:
+    """TensorRT's version as its caches have it: 8502 for 8.5.2, 100300 for 10.3.0.
+
+    Raises:
+        CalibrationError: it is no version of three numbers.
+    """
+    try:
+        major, minor, patch = (int(part) for part in version.split(".")[:3])
+    except ValueError:
+        raise CalibrationError(f"TensorRT's version is '{version}': give three numbers, as in 8.5.2") from None
+    return f"{major}{minor:02}{patch:02}" if major >= 10 else f"{major}{minor}{patch:02}"

@@ -43,19 +43,23 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     engine = engine_class(target.kind)
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
-        _require_not_refused(source, bundle, engine)
+        require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
     else:
-        bundle, lowered = None, _from_onnx(source, engine)
+        bundle, lowered = None, lowered_from_onnx(source, engine)
         target = target.at("int8" if lowered.int8_layers else "fp32")
     compiled = engine.compile(lowered.compiled_from, target, progress)
     lowered.check_coverage(target.name, compiled.layers)
     return CompiledSource(target, compiled, bundle)
 
 
-def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
-    """A network that a gate refused as one kind of engine is refused as all that are made from the same Q/DQ."""
+def require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
+    """A network that a gate refused as one kind of engine is refused as all that are made from the same Q/DQ.
+
+    Raises:
+        GateError: it was.
+    """
     for target, report in (bundle.manifest.accuracy or {}).items():
         same = engine_class(target_named(target).kind).scheme == engine.scheme
         if same and isinstance(report, dict) and report.get("passed") is False:
@@ -88,7 +92,12 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
     return Lowered.fp16(model) if precision == "fp16" else Lowered.fp32(model)
 
 
-def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
+def lowered_from_onnx(path: Path, engine: type[Engine]) -> Lowered:
+    """An ONNX file's network, INT8 where it has Q/DQ, for one kind of engine.
+
+    Raises:
+        ModelError: the file is missing or cannot be used.
+    """
     return _lowered(serialise(load_onnx(path)), str(path), engine)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -56,6 +57,44 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a new folder whole or not at all, as ``write_atomically`` does a file.
+
+    Args:
+        path: the folder, which must not exist; the one that it will lie in must.
+        files: content by name; a name may lead through folders of its own, ``1/model.onnx``.
+
+    Raises:
+        OutputError: something is there already, or the place cannot be written.
+    """
+    check_new(path)
+    temporary = _temporary_beside(path)
+    try:
+        with _explained(path):
+            temporary.mkdir()
+        for name, data in files.items():
+            with _explained(path):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            with _created(temporary / name, path) as file, _explained(path):
+                _write_all(file, data)
+                os.fsync(file.fileno())
+        with _explained(path):
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_new(path: Path) -> None:
+    """Refuses a folder to be written where there is something already.
+
+    Raises:
+        OutputError: there is.
+    """
+    if os.path.lexists(path):
+        raise OutputError(f"cannot write '{path}': it exists already: remove it, or give another name")
 
 
 def check_writable(path: Path, *sources: Path | None) -> None:

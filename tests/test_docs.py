@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_resnet.calibration.quantize import REFINEMENTS
+from edge_resnet.engines.targets import all_targets
 from edge_resnet.models import ARCHITECTURES, measure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -48,3 +52,31 @@ def test_links_lead_somewhere() -> None:
 def test_the_steps_of_int8_that_have_names_are_the_refinements() -> None:
     named = re.findall(r"^\| `([a-z-]+)` \|", (DOCS / "int8.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert named == list(REFINEMENTS)
+
+
+def test_every_command_for_a_jetson_is_one_that_exists(cli: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """With an unknown option added, that one is what is complained of."""
+    text = (DOCS / "jetson.md").read_text(encoding="utf-8")
+    commands = re.findall(r"edge-resnet ((?:compile|check|devices|export-)[^'`&]*?)(?=['`]| &&|\n +[a-z]|\n\n)", text)
+    assert len(commands) > 6
+    for command in commands:
+        result = cli(*shlex.split(command), "--bogus")
+        assert (result.returncode, "No such option: --bogus" in result.stderr) == (2, True), (
+            f"{command}: {result.stderr}"
+        )
+
+
+def test_the_table_of_jetpacks_is_that_of_the_device_files() -> None:
+    text = (DOCS / "jetson.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (\d[^|]*) \| [^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([^|]*) \|", text, re.MULTILINE)
+    shown = {
+        (tensorrt, cuda, python, device)
+        for _, tensorrt, cuda, python, devices in lines
+        for device in devices.split(", ")
+    }
+    family = re.compile("Orin|Thor|Xavier")
+    assert shown == {
+        (release.tensorrt, release.cuda, release.python, family.findall(target.description)[0])
+        for target in all_targets().values()
+        for release in target.jetpacks
+    }

@@ -21,6 +21,8 @@ COMMANDS = (
     "sensitivity",
     "quantize",
     "compile",
+    "export-trtexec",
+    "export-triton",
     "check",
     "classify",
     "embed",
@@ -42,7 +44,7 @@ app = typer.Typer(
 )
 
 for _name in COMMANDS:
-    app.command(_name)(import_module(f"edge_resnet.cli.{_name}_command").run)
+    app.command(_name)(import_module(f"edge_resnet.cli.{_name.replace('-', '_')}_command").run)
 
 
 def main() -> None:

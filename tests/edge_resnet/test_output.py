@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from edge_resnet.errors import ModelError, OutputError
-from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.output import check_writable, write_atomically, write_folder
 
 NOBODY = 65534
 
@@ -246,3 +247,31 @@ def test_a_path_without_a_folder_is_in_the_current_one(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     write_atomically(Path("out"), b"data")
     assert (tmp_path / "out").read_bytes() == b"data"
+
+
+class TestFolder:
+    FILES: ClassVar = {"a.txt": b"one", "1/model.plan": bytes(range(256))}
+
+    def test_is_what_was_given(self, tmp_path: Path) -> None:
+        write_folder(tmp_path / "new", self.FILES)
+        for name, data in self.FILES.items():
+            assert (tmp_path / "new" / name).read_bytes() == data
+        assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+    @pytest.mark.parametrize("there", ["file", "folder", "broken link"])
+    def test_never_takes_the_place_of_something(self, there: str, tmp_path: Path) -> None:
+        place = tmp_path / "old"
+        {"file": place.touch, "folder": place.mkdir, "broken link": lambda: place.symlink_to("nowhere")}[there]()
+        with pytest.raises(OutputError, match=f"cannot write '{place}': it exists already: remove it, or give another"):
+            write_folder(place, self.FILES)
+        assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+    def test_is_complete_or_absent(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="the file name is too long"):
+            write_folder(tmp_path / "new", {**self.FILES, "b" * 300: b""})
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_missing_parent_is_not_created(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="gone' does not exist: create it first"):
+            write_folder(tmp_path / "gone" / "new", self.FILES)
+        assert list(tmp_path.iterdir()) == []

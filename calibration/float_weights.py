@@ -1,0 +1,73 @@
+"""INT8 weights → float weights behind a quantizer of the same scale: the form that TensorRT 8 takes.
+
+From version 10 on TensorRT reads integers with a DequantizeLinear as they are. For 8 its developer guide ("Quantized
+Weights") wants weights of Q/DQ models float: TensorRT quantizes them with the scale of the QuantizeLinear that reads them.
+The integers come out the same: q·s / s is q within 2⁻¹⁶.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import numpy_helper
+
+from edge_resnet.calibration.topology import data, load_graph, save_graph
+from edge_resnet.errors import CalibrationError
+
+
+def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same Q/DQ model with a pair at each of its weights; the model is left as it is."""
+    loaded = load_graph(model)
+    graph = loaded.graph
+    for dq in [node for node in graph if node.op_type == "DequantizeLinear" and data(node).const_value is not None]:
+        integers = data(dq)
+        q = ir.node(
+            "QuantizeLinear",
+            [_float(graph, dq, integers), *dq.inputs[1:]],
+            dict(dq.attributes),
+            name=f"{integers.name}.quantize",
+        )
+        q.outputs[0].name = f"{integers.name}.integers"
+        graph.insert_before(dq, q)
+        dq.replace_input_with(0, q.outputs[0])
+        if not integers.uses():
+            del graph.initializers[str(integers.name)]
+    return save_graph(loaded)
+
+
+def check_symmetric(model: onnx.ModelProto) -> None:
+    """Refuses Q/DQ that TensorRT does not take: anything but INT8 with zero point 0.
+
+    Raises:
+        CalibrationError: there is such a pair; it is named.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        zero = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else np.zeros(1, np.uint8)
+        if zero.dtype != np.int8 or zero.any():
+            raise CalibrationError(
+                f"'{node.name}' quantizes to {zero.dtype} with zero point {zero.flat[0]}, and TensorRT takes INT8 "
+                f"with zero point 0: quantize with --scheme tensorrt"
+            )
+
+
+def _float(graph: ir.Graph, dq: ir.Node, integers: ir.Value) -> ir.Value:
+    values = dequantized_constant(dq)
+    name = f"{integers.name}.float"
+    made = ir.Value(name=name, const_value=ir.tensor(values, name=name))
+    made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
+    graph.register_initializer(made)
+    return made
+
+
+def dequantized_constant(dq: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """What a DequantizeLinear with zero point 0 gives of a constant, float32."""
+    integers, scale = (data(dq, index).const_value for index in (0, 1))
+    assert integers is not None and scale is not None  # the caller has looked
+    steps = scale.numpy()
+    axis = dq.attributes["axis"].as_int() if "axis" in dq.attributes else 1
+    shape = [-1 if index == axis else 1 for index in range(len(integers.shape))]
+    return np.asarray(integers.numpy() * (steps.reshape(shape) if steps.ndim else steps), np.float32)

@@ -1,0 +1,189 @@
+"""A bundle's engine for NVIDIA's Triton Inference Server: one model of its model repository.
+
+    REPOSITORY/NAME/config.pbtxt   what the model takes and gives, batching
+    REPOSITORY/NAME/labels.txt     what each logit stands for
+    REPOSITORY/NAME/1/model.plan   or model.onnx: the version's own file
+
+The layout and the keys are those of Triton's "Model Repository" and "Model Configuration"; the types of the keys those of
+its ``model_config.proto``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
+from edge_resnet.companion import companion_engines
+from edge_resnet.engines._tensorrt_build import MAX_BATCH
+from edge_resnet.engines.targets import target_named
+from edge_resnet.errors import BundleError, EngineError, OutputError, UnavailableError
+from edge_resnet.golden import read_golden
+from edge_resnet.onnx_file import parse_onnx
+from edge_resnet.output import check_new, write_folder
+from edge_resnet.triton_config import Enum, text_format
+
+CONFIG, LABELS = "config.pbtxt", "labels.txt"
+QUEUE_DELAY_US = 100
+"""Triton's documentation starts its tuning there."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One of Triton's: its name for the platform, its name for the model's file, and what runs it."""
+
+    platform: str
+    file: str
+    device: str
+
+
+_ONNX_ON_GPU = Backend("onnxruntime_onnx", "model.onnx", "KIND_GPU")
+_BACKENDS = {
+    "tensorrt": Backend("tensorrt_plan", "model.plan", "KIND_GPU"),
+    "onnxruntime": Backend("onnxruntime_onnx", "model.onnx", "KIND_CPU"),
+}
+"""By engine kind; TensorRT-RTX has none in Triton."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How Triton puts requests together."""
+
+    max_batch: int = MAX_BATCH
+    queue_delay_us: int = QUEUE_DELAY_US
+    """How long a request may wait for others."""
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A model of a repository, before it is written."""
+
+    name: str
+    backend: Backend
+    data: bytes
+    """The engine, or the ONNX."""
+    config: str
+    labels: tuple[str, ...] | None
+
+
+def triton_model(bundle_path: Path, target: str | None, batching: Batching, name: str | None = None) -> TritonModel:
+    """Makes a model of a bundle's engine.
+
+    Args:
+        bundle_path: the bundle; an engine compiled later lies beside it.
+        target: whose engine; None takes the FP32 ONNX, for ONNX Runtime on a GPU.
+        batching: the largest batch must be one that the engine was compiled for.
+        name: the model's; None is the bundle's.
+
+    Raises:
+        BundleError: the bundle cannot be used, or its name is none for a folder.
+        EngineError: Triton has no back end for this kind of engine.
+        UnavailableError: the bundle has no engine for the target yet.
+    """
+    bundle = open_bundle(bundle_path)
+    called = bundle.manifest.name if name is None else name
+    if not _NAME.fullmatch(called):
+        raise BundleError(
+            f"'{called}' is no name for a model of Triton: give --name of letters, digits, '.', '_' and '-'"
+        )
+    backend = _ONNX_ON_GPU if target is None else _backend(target)
+    data = bundle.read(FP32_MEMBER) if target is None else _engine(bundle_path, bundle, target)
+    config = _config(called, backend, bundle, data, batching)
+    return TritonModel(called, backend, data, config, bundle.manifest.labels)
+
+
+def _backend(target: str) -> Backend:
+    found = target_named(target)
+    if found.kind not in _BACKENDS:
+        raise EngineError(
+            f"Triton has no back end for {found.kind}, which {found.name} needs: give --onnx, which runs FP32 in ONNX "
+            f"Runtime on the GPU, or a --target with TensorRT"
+        )
+    return _BACKENDS[found.kind]
+
+
+def _engine(path: Path, bundle: Bundle, target: str) -> bytes:
+    wanted = target_named(target).name
+    engines = {entry.target: bundle.read(entry.member) for entry in bundle.manifest.engines if entry.member}
+    engines |= companion_engines(path, bundle.digest)
+    if wanted not in engines:
+        raise UnavailableError(
+            f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): compile it first, "
+            f"`edge-resnet compile {path} --target {wanted}`"
+        )
+    return engines[wanted]
+
+
+def _config(name: str, backend: Backend, bundle: Bundle, data: bytes, batching: Batching) -> str:
+    """The model's configuration, in protobuf's text format."""
+    is_onnx = backend.file.endswith(".onnx")
+    graph = parse_onnx(data if is_onnx else bundle.read(FP32_MEMBER), bundle.manifest.name).graph
+    answer: dict[str, str | Enum | list[int]] = {
+        "name": graph.output[0].name,
+        "data_type": Enum("TYPE_FP32"),
+        "dims": [*read_golden(bundle, "fp32").shape[1:]],
+    }
+    if bundle.manifest.labels is not None:
+        answer["label_filename"] = LABELS
+    return text_format(
+        {
+            "name": name,
+            "platform": backend.platform,
+            "max_batch_size": batching.max_batch,
+            "input": [
+                {
+                    "name": graph.input[0].name,
+                    "data_type": Enum("TYPE_UINT8"),
+                    "dims": [*bundle.manifest.input_shape],
+                }
+            ],
+            "output": [answer],
+            "instance_group": [{"count": 1, "kind": Enum(backend.device)}],
+            "dynamic_batching": {"max_queue_delay_microseconds": batching.queue_delay_us},
+            "parameters": [
+                {
+                    "key": "preprocessing",  # how a client makes such frames
+                    "value": {"string_value": json.dumps(bundle.manifest.preprocessing, sort_keys=True)},
+                }
+            ],
+        }
+    )
+
+
+def write_triton(repository: Path, model: TritonModel, version: int = 1) -> Path:
+    """Writes a model, or one more version of a model that is there, whole or not at all; gives the version's folder.
+
+    Raises:
+        OutputError: the version exists, or the model's configuration there is another; or the place cannot be written.
+    """
+    folder = repository / model.name
+    place = folder / str(version)
+    check_new(place)
+    file = {model.backend.file: model.data}
+    common = {CONFIG: model.config.encode()}
+    if model.labels is not None:
+        common[LABELS] = ("\n".join(model.labels) + "\n").encode()
+    if folder.is_dir():
+        _check_same(folder, common)
+        write_folder(place, file)
+    else:
+        files = {f"{version}/{name}": data for name, data in file.items()} | common
+        if repository.is_dir():
+            write_folder(folder, files)
+        else:
+            write_folder(repository, {f"{model.name}/{name}": data for name, data in files.items()})
+    return place
+
+
+def _check_same(folder: Path, common: Mapping[str, bytes]) -> None:
+    """All versions of a model share these files."""
+    for name, data in common.items():
+        there = folder / name
+        if not there.is_file() or there.read_bytes() != data:
+            raise OutputError(
+                f"cannot add a version to '{folder}': its {name} is missing or another; give another --name or repository"
+            )

@@ -1,0 +1,180 @@
+"""The line for NVIDIA's ``trtexec`` that compiles as this project does: for TensorRT without our Python.
+
+Flags and what they take are those of ``trtexec``'s own source (NVIDIA/TensorRT, ``samples/common/sampleOptions.cpp``) of
+release 8.5, 8.6 and 10, and for 11 of "Migrating trtexec Usage from TensorRT 10.x to 11.x". TensorRT 10 and newer take
+types from the graph (strong typing); 8 takes them from flags, and INT8 from Q/DQ or from a calibration cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_resnet.engines._tensorrt_build import MAX_BATCH, MIN_BATCH, OPT_BATCH
+from edge_resnet.errors import EngineError
+
+STRONG_TYPING = (10, 0)
+"""From here on types are the graph's own."""
+_ALWAYS_STRONG = (11, 0)
+"""From here on there is nothing else, no flag for it, and no calibration cache."""
+_WEAK_FLAGS = {"fp32": (), "fp16": ("--fp16",), "int8": ("--int8", "--fp16")}
+"""Precisions that TensorRT 8 is told by flags; what is not INT8 may be FP16, as in our own engines."""
+_SINCE = {
+    "--skipInference": (8, 6),
+    "--builderOptimizationLevel": (8, 6),
+    "--versionCompatible": (8, 6),
+    "--hardwareCompatibilityLevel": (8, 6),
+    "--stripWeights": (10, 0),
+}
+"""Flag → the first TensorRT whose trtexec has it, where 8.5's has not."""
+_WITHOUT_DLA = ((10, 8), (11, 4))
+"""Releases from the first to before the second do not know DLA."""
+
+
+@dataclass(frozen=True)
+class TrtexecInput:
+    """The network's input: its name, and the shape of one frame."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+
+    def shape(self, batch: int) -> str:
+        """As trtexec writes it: ``frames:8x224x224x3``."""
+        return f"{self.name}:{batch}x{self.height}x{self.width}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class TrtexecOptions:
+    """How to compile. None or False leaves a flag out, which leaves the choice to TensorRT."""
+
+    min_batch: int = MIN_BATCH
+    opt_batch: int = OPT_BATCH
+    max_batch: int = MAX_BATCH
+    workspace_mb: int | None = None
+    """Scratch memory that kernels may take, in MiB."""
+    optimization_level: int | None = None
+    """0 to 5: how long to look for faster kernels."""
+    dla_core: int | None = None
+    """The accelerator to run on, with the GPU for what it cannot do. It takes one batch size: ``opt_batch``."""
+    calibration_cache: str | None = None
+    """File of ranges for a graph without Q/DQ (implicit INT8)."""
+    timing_cache: str | None = None
+    """File in which measured kernels are kept from one build to the next."""
+    hardware_compatibility: str | None = None
+    """``ampere+``, or ``sameComputeCapability`` from TensorRT 10.13 on."""
+    version_compatible: bool = False
+    refit: bool = False
+    strip_weights: bool = False
+    tf32: bool = True
+    """TF32 for what is FP32."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
+            raise EngineError(
+                f"batches of {self.min_batch} to {self.max_batch} frames, at best {self.opt_batch}: "
+                f"give 1 ≤ least ≤ best ≤ greatest"
+            )
+
+
+def trtexec_command(
+    version: str, precision: str, model: str, engine: str, frame: TrtexecInput, options: TrtexecOptions
+) -> list[str]:
+    """The command and its arguments.
+
+    Args:
+        version: TensorRT's, as in ``8.5.2``.
+        precision: ``int8``, ``fp16``, …; from TensorRT 10 on the graph must have it.
+        model: the ONNX file. For TensorRT 8 FP32, with Q/DQ or beside a calibration cache for INT8; for newer ones typed
+            as the engine shall compute (``calibration.qdq.half_typed``).
+        engine: the file to write.
+        frame: the network's input.
+        options: the rest.
+
+    Raises:
+        EngineError: this TensorRT does not have the precision, or the flag that an option needs.
+    """
+    release = _release(version)
+    flags = list(_flags(release, precision, options))
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if release < _SINCE.get(name, (0, 0)):
+            first = ".".join(map(str, _SINCE[name]))
+            raise EngineError(f"trtexec of TensorRT {version} has no {name}, which came with {first}: leave it out")
+    least, best, greatest = _batches(options)
+    return [
+        "trtexec",
+        f"--onnx={model}",
+        f"--saveEngine={engine}",
+        f"--minShapes={frame.shape(least)}",
+        f"--optShapes={frame.shape(best)}",
+        f"--maxShapes={frame.shape(greatest)}",
+        *flags,
+    ]
+
+
+def _release(version: str) -> tuple[int, int]:
+    try:
+        major, minor, *_ = (int(part) for part in version.split("."))
+    except ValueError:
+        raise EngineError(f"TensorRT's version is '{version}': give it with dots, as in 8.5.2") from None
+    if (major, minor) < (8, 5):
+        raise EngineError(
+            f"TensorRT {version} is too old: it does not read the ONNX files made here; 8.5 or newer does"
+        )
+    return major, minor
+
+
+def _batches(options: TrtexecOptions) -> tuple[int, int, int]:
+    if options.dla_core is not None:
+        return options.opt_batch, options.opt_batch, options.opt_batch
+    return options.min_batch, options.opt_batch, options.max_batch
+
+
+def _flags(release: tuple[int, int], precision: str, options: TrtexecOptions) -> Iterator[str]:
+    yield from _precision_flags(release, precision, options.calibration_cache)
+    yield "--profilingVerbosity=detailed"
+    yield "--buildOnly" if release < _SINCE["--skipInference"] else "--skipInference"
+    if options.workspace_mb is not None:
+        yield f"--memPoolSize=workspace:{options.workspace_mb}"
+    if options.optimization_level is not None:
+        yield f"--builderOptimizationLevel={options.optimization_level}"
+    if options.dla_core is not None:
+        yield from _dla_flags(release, options.dla_core)
+    if options.timing_cache is not None:
+        yield f"--timingCacheFile={options.timing_cache}"
+    if options.hardware_compatibility is not None:
+        yield f"--hardwareCompatibilityLevel={options.hardware_compatibility}"
+    if options.version_compatible:
+        yield "--versionCompatible"
+    if options.refit:
+        yield "--refit"
+    if options.strip_weights:
+        yield "--stripWeights"
+    if not options.tf32:
+        yield "--noTF32"
+
+
+def _precision_flags(release: tuple[int, int], precision: str, cache: str | None) -> Iterator[str]:
+    if cache is not None:
+        if release >= _ALWAYS_STRONG or precision != "int8":
+            raise EngineError(
+                f"a calibration cache is for INT8 in TensorRT up to 10, not for {precision} in {release[0]}: leave it out"
+            )
+        yield from (*_WEAK_FLAGS["int8"], f"--calib={cache}")
+    elif release >= STRONG_TYPING:
+        yield from () if release >= _ALWAYS_STRONG else ("--stronglyTyped",)
+    elif precision not in _WEAK_FLAGS:
+        raise EngineError(
+            f"TensorRT {'.'.join(map(str, release))} has no {precision} here: choose one of {', '.join(_WEAK_FLAGS)}"
+        )
+    else:
+        yield from _WEAK_FLAGS[precision]
+
+
+def _dla_flags(release: tuple[int, int], core: int) -> Iterator[str]:
+    first, last = _WITHOUT_DLA
+    if first <= release < last:
+        raise EngineError(f"TensorRT {'.'.join(map(str, release))} does not know DLA: leave it out (10.7 and 11.4 do)")
+    yield from (f"--useDLACore={core}", "--allowGPUFallback")
