@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_resnet.bundle import Bundle
 from edge_resnet.engines.engine import CompiledEngine
 from edge_resnet.engines.targets import all_targets
 from edge_resnet.errors import BundleError
@@ -28,8 +29,8 @@ def companion_path(bundle: Path, target: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """An engine beside a bundle."""
+class KeptEngine:
+    """An engine in a bundle or beside it."""
 
     data: bytes
     frames: FrameFormat | None
@@ -53,17 +54,19 @@ def write_companion(
     write_atomically(engine_path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
 
 
-def companion_engines(bundle: Path, bundle_digest: str) -> dict[str, Companion]:
-    """Engines beside a bundle, by target.
+def engines_of(path: Path, bundle: Bundle) -> dict[str, KeptEngine]:
+    """Engines of a bundle by target: those inside it, and those beside it, which come before them.
 
     Raises:
         BundleError: an engine lies there whose record is missing, belongs to another bundle, or does not match it.
     """
-    found = {}
+    found = {
+        entry.target: KeptEngine(bundle.read(entry.member), None) for entry in bundle.manifest.engines if entry.member
+    }
     for target in all_targets():
-        engine_path = companion_path(bundle, target)
+        engine_path = companion_path(path, target)
         if engine_path.is_file():
-            found[target] = _checked(engine_path, target, bundle_digest)
+            found[target] = _checked(engine_path, target, bundle.digest)
     return found
 
 
@@ -82,7 +85,7 @@ def read_record(engine_path: Path) -> dict[str, Any]:
     return record
 
 
-def _checked(engine_path: Path, target: str, bundle_digest: str) -> Companion:
+def _checked(engine_path: Path, target: str, bundle_digest: str) -> KeptEngine:
     record = read_record(engine_path)
     data = engine_path.read_bytes()
     if record.get("target") != target or record.get("bundle") != bundle_digest:
@@ -90,4 +93,4 @@ def _checked(engine_path: Path, target: str, bundle_digest: str) -> Companion:
     if record.get("engine") != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{engine_path} is not the engine that its record names: {_ADVICE}")
     frames = record.get("frames")
-    return Companion(data, None if frames is None else FrameFormat.from_json(frames))
+    return KeptEngine(data, None if frames is None else FrameFormat.from_json(frames))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.bundle import Bundle, open_bundle
-from edge_resnet.companion import Companion, companion_engines
+from edge_resnet.companion import engines_of
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
@@ -59,10 +59,7 @@ def find_engine(path: Path, bundle: Bundle, target: str | None) -> RunnableEngin
     Raises:
         UnavailableError: none runs here; the message says why, for each.
     """
-    engines = {
-        entry.target: Companion(bundle.read(entry.member), None) for entry in bundle.manifest.engines if entry.member
-    }
-    engines |= companion_engines(path, bundle.digest)
+    engines = engines_of(path, bundle)
     if target is not None:
         wanted = target_named(target).name
         if wanted not in engines:

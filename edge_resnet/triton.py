@@ -15,9 +15,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
-from edge_resnet.companion import companion_engines
+from edge_resnet.companion import KeptEngine, engines_of
 from edge_resnet.engines._tensorrt_build import MAX_BATCH
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EngineError, OutputError, UnavailableError
@@ -91,9 +92,9 @@ def triton_model(bundle_path: Path, target: str | None, batching: Batching, name
             f"'{called}' is no name for a model of Triton: give --name of letters, digits, '.', '_' and '-'"
         )
     backend = _ONNX_ON_GPU if target is None else _backend(target)
-    data = bundle.read(FP32_MEMBER) if target is None else _engine(bundle_path, bundle, target)
-    config = _config(called, backend, bundle, data, batching)
-    return TritonModel(called, backend, data, config, bundle.manifest.labels)
+    engine = KeptEngine(bundle.read(FP32_MEMBER), None) if target is None else _engine(bundle_path, bundle, target)
+    config = _config(called, backend, bundle, engine, batching)
+    return TritonModel(called, backend, engine.data, config, bundle.manifest.labels)
 
 
 def _backend(target: str) -> Backend:
@@ -106,10 +107,9 @@ def _backend(target: str) -> Backend:
     return _BACKENDS[found.kind]
 
 
-def _engine(path: Path, bundle: Bundle, target: str) -> bytes:
+def _engine(path: Path, bundle: Bundle, target: str) -> KeptEngine:
     wanted = target_named(target).name
-    engines = {entry.target: bundle.read(entry.member) for entry in bundle.manifest.engines if entry.member}
-    engines |= companion_engines(path, bundle.digest)
+    engines = engines_of(path, bundle)
     if wanted not in engines:
         raise UnavailableError(
             f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): compile it first, "
@@ -118,10 +118,10 @@ def _engine(path: Path, bundle: Bundle, target: str) -> bytes:
     return engines[wanted]
 
 
-def _config(name: str, backend: Backend, bundle: Bundle, data: bytes, batching: Batching) -> str:
+def _config(name: str, backend: Backend, bundle: Bundle, engine: KeptEngine, batching: Batching) -> str:
     """The model's configuration, in protobuf's text format."""
     is_onnx = backend.file.endswith(".onnx")
-    graph = parse_onnx(data if is_onnx else bundle.read(FP32_MEMBER), bundle.manifest.name).graph
+    graph = parse_onnx(engine.data if is_onnx else bundle.read(FP32_MEMBER), bundle.manifest.name).graph
     answer: dict[str, str | Enum | list[int]] = {
         "name": graph.output[0].name,
         "data_type": Enum("TYPE_FP32"),
@@ -138,20 +138,25 @@ def _config(name: str, backend: Backend, bundle: Bundle, data: bytes, batching: 
                 {
                     "name": graph.input[0].name,
                     "data_type": Enum("TYPE_UINT8"),
-                    "dims": [*bundle.manifest.input_shape],
+                    "dims": [*(bundle.manifest.input_shape if engine.frames is None else engine.frames.shape)],
                 }
             ],
             "output": [answer],
             "instance_group": [{"count": 1, "kind": Enum(backend.device)}],
             "dynamic_batching": {"max_queue_delay_microseconds": batching.queue_delay_us},
-            "parameters": [
-                {
-                    "key": "preprocessing",  # how a client makes such frames
-                    "value": {"string_value": json.dumps(bundle.manifest.preprocessing, sort_keys=True)},
-                }
-            ],
+            "parameters": [_frames(bundle, engine)],
         }
     )
+
+
+def _frames(bundle: Bundle, engine: KeptEngine) -> dict[str, Any]:
+    """How a client makes the frames that the model takes: by a preprocessing, or as its camera gives them."""
+    key, value = (
+        ("preprocessing", bundle.manifest.preprocessing)
+        if engine.frames is None
+        else ("frames", engine.frames.to_json())
+    )
+    return {"key": key, "value": {"string_value": json.dumps(value, sort_keys=True)}}
 
 
 def write_triton(repository: Path, model: TritonModel, version: int = 1) -> Path:

@@ -16,7 +16,7 @@ from edge_resnet import demo
 from edge_resnet.bundle import open_bundle
 from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
-from edge_resnet.companion import companion_engines, companion_path, read_record
+from edge_resnet.companion import companion_path, engines_of, read_record
 from edge_resnet.compiling import compile_source, default_output, write_engine
 from edge_resnet.errors import BundleError, UnavailableError
 from edge_resnet.images import open_images
@@ -116,7 +116,7 @@ def test_an_engine_that_differs_from_its_record_is_not_loaded(damage: str, engin
 def test_the_engine_of_a_bundle_that_was_built_again_is_not_loaded(
     engine: Path, bundle: Path, small_recipe: Recipe
 ) -> None:
-    assert companion_engines(bundle, open_bundle(bundle).digest).keys() == {"cpu"}
+    assert engines_of(bundle, open_bundle(bundle)).keys() == {"cpu"}
     build(replace(small_recipe, build=replace(small_recipe.build, targets=("jetson-orin-nano",))))
     with pytest.raises(BundleError, match="from another bundle"):
         Classifier(bundle)

@@ -41,7 +41,7 @@ def bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert build(recipe).failures == ()
     path = recipe.build.output
     plan = CompiledEngine("tensorrt", b"a plan", (), {"tensorrt": "10.3.0", "sms": "87"})
-    write_companion(companion_path(path, "jetson-orin-nano"), "jetson-orin-nano", open_bundle(path).digest, plan)
+    write_companion(companion_path(path, "jetson-orin-nano"), "jetson-orin-nano", open_bundle(path).digest, plan, None)
     return path
 
 
