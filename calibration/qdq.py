@@ -151,6 +151,42 @@ def _quantize_constants(
         conv.replace_input_with(2, result)
 
 
+def quantized_convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The convolutions of a Q/DQ model that read a dequantized tensor."""
+    by_output = {output: node.op_type for node in model.graph.node for output in node.output}
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and by_output.get(node.input[0]) == "DequantizeLinear"
+    )
+
+
+def floating_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same Q/DQ model, typed in FP32, with weights as float constants in front of a QuantizeLinear, which gives the same integers.
+
+    For compilers that take no integer constants. The floats are integers times their scales: dividing by the scale again is
+    off by less than a part in 2²³, and rounds to the integer that it was.
+    """
+    loaded = load_graph(model)
+    graph = loaded.graph
+    for dq in [node for node in graph if node.op_type == "DequantizeLinear"]:
+        stored, scale = data(dq), data(dq, 1)
+        if stored.const_value is None or scale.const_value is None:
+            continue
+        axis = dq.attributes["axis"].as_int() if "axis" in dq.attributes else 0
+        shape = [1] * len(stored.const_value.shape)
+        if scale.const_value.size > 1:
+            shape[axis] = -1
+        floats = stored.const_value.numpy().astype(np.float32) * scale.const_value.numpy().reshape(shape)
+        value = _Editor(graph).constant(f"{stored.name}.float", floats)
+        q = ir.node("QuantizeLinear", [value, *dq.inputs[1:]], dict(dq.attributes), name=f"{stored.name}.quantize")
+        q.outputs[0].name = f"{stored.name}.again"
+        graph.insert_before(dq, q)
+        dq.replace_input_with(0, q.outputs[0])
+    RemoveUnusedNodesPass()(loaded)
+    return save_graph(loaded)
+
+
 def half_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with FP16 in the place of FP32 (opset 19), the output still float32.
 

@@ -90,7 +90,7 @@ def build_target(
         lowered = lower()
         start = time.perf_counter()
         with stages.stage(f"compile for {target.name}"):
-            compiled = engine.compile(lowered.compiled_from, target, stages.progress.update_phase)
+            compiled = engine.compile(lowered.compiled_from, target, progress=stages.progress.update_phase)
         seconds = time.perf_counter() - start
         lowered.check_coverage(target.name, compiled.layers)
         with stages.stage(f"check {target.name}", len(judge.images) if judge.images is not None else None):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
-from edge_resnet.calibration.qdq import half_typed
+from edge_resnet.calibration.qdq import QuantizedModel, quantized_convolutions
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.registry import engine_class
@@ -49,7 +49,7 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     else:
         bundle, lowered = None, _from_onnx(source, engine)
         target = target.at("int8" if lowered.int8_layers else "fp32")
-    compiled = engine.compile(lowered.compiled_from, target, progress)
+    compiled = engine.compile(lowered.compiled_from, target, progress=progress)
     lowered.check_coverage(target.name, compiled.layers)
     return CompiledSource(target, compiled, bundle)
 
@@ -94,11 +94,7 @@ def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
 
 def _lowered(data: bytes, name: str, engine: type[Engine]) -> Lowered:
     model = parse_onnx(data, name)
-    by_output = {output: node.op_type for node in model.graph.node for output in node.output}
-    int8 = tuple(
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and by_output.get(node.input[0]) == "DequantizeLinear"
+    layers = quantized_convolutions(model)
+    return (
+        Lowered.quantized(QuantizedModel(model, engine.scheme, layers, ()), engine) if layers else Lowered.fp32(model)
     )
-    typed = half_typed(model) if int8 and engine.int8_with == "fp16" else model
-    return Lowered(serialise(typed), model, int8)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import onnx
 
 from edge_resnet.accuracy import Run
-from edge_resnet.calibration.qdq import QuantizedModel, half_typed
+from edge_resnet.calibration.qdq import QuantizedModel, floating_weights, half_typed
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.engines.engine import Engine, Layer
 from edge_resnet.errors import GateError
@@ -29,9 +29,11 @@ class Lowered:
 
     @classmethod
     def quantized(cls, quantized: QuantizedModel, engine: type[Engine]) -> Lowered:
-        """A Q/DQ network for one kind of engine."""
-        typed = half_typed(quantized.model) if engine.int8_with == "fp16" else quantized.model
-        return cls(serialise(typed), quantized.model, quantized.quantized_layers)
+        """A Q/DQ network for one kind of engine, in the form that the version installed here takes."""
+        form = engine.quantized_form()
+        typed = half_typed(quantized.model) if form.floats == "fp16" else quantized.model
+        made = typed if form.stored_weights else floating_weights(typed)
+        return cls(serialise(made), quantized.model, quantized.quantized_layers)
 
     @classmethod
     def fp16(cls, model: onnx.ModelProto) -> Lowered:

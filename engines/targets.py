@@ -55,6 +55,11 @@ class Target:
     jetpacks: tuple[JetPack, ...] = ()
     """Releases of JetPack that support it, oldest first; empty for what is not a Jetson."""
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the GPU has no memory of its own, as on every Jetson."""
+        return bool(self.jetpacks)
+
     def at(self, precision: str) -> Target:
         """The target as an engine of this precision serves it: with the SMs that have the precision.
 

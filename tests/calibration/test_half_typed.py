@@ -1,4 +1,4 @@
-"""FP16 in the place of FP32: TensorRT types its layers by the graph."""
+"""Q/DQ networks in other forms: FP16 in the place of FP32, as TensorRT types its layers by the graph; float weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edge_resnet.calibration import SCHEMES, QuantizedModel, collect, half_typed, insert_qdq
+from edge_resnet.calibration.qdq import floating_weights
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.errors import CalibrationError
 
@@ -84,3 +85,25 @@ class TestHalfTyped:
         bias.CopyFrom(numpy_helper.from_array(np.full(10, -70_000, np.float32), "fc.bias"))
         with pytest.raises(CalibrationError, match="^'fc.bias' has values beyond 65504.*build fp32$"):
             half_typed(model)
+
+
+class TestFloatingWeights:
+    def test_quantizes_to_the_integers_that_there_were(
+        self, pair: tuple[QuantizedModel, onnx.ModelProto], random_frames: Callable[..., Any]
+    ) -> None:
+        stored = pair[0].model
+        floating = floating_weights(stored)
+        before, after = constants(stored), constants(floating)
+        assert not [name for name, value in after.items() if value.dtype == np.int8 and value.ndim == 4]
+        by_output = {output: node for node in floating.graph.node for output in node.output}
+        weights = [by_output[node.input[1]] for node in floating.graph.node if node.op_type == "Conv"]
+        assert len(weights) == len(pair[0].quantized_layers)
+        for dq in weights:
+            q = by_output[dq.input[0]]
+            assert (dq.op_type, q.op_type) == ("DequantizeLinear", "QuantizeLinear")
+            scale = after[q.input[1]].astype(np.float64).reshape(-1, 1, 1, 1)
+            integers = np.rint(after[q.input[0]].astype(np.float64) / scale)
+            np.testing.assert_array_equal(integers, before[q.input[0].removesuffix(".float")])
+        frames = random_frames(2, 32)
+        wanted, actual = (run_frames(exact_session(model), frames) for model in (stored, floating))
+        np.testing.assert_array_equal(actual, wanted)
