@@ -162,7 +162,7 @@ def quantized_convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def floating_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same Q/DQ model, typed in FP32, with weights as float constants in front of a QuantizeLinear, which gives the same integers.
+    """The same Q/DQ model, typed in FP32, with float weights in front of a QuantizeLinear, which gives the same integers.
 
     For compilers that take no integer constants. The floats are integers times their scales: dividing by the scale again is
     off by less than a part in 2²³, and rounds to the integer that it was.

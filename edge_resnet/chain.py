@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
-from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
+from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, build_target
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
@@ -19,10 +19,11 @@ from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
 from edge_resnet.check import Gate, Judgement, float_run
+from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.errors import EdgeResnetError, EngineError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.lowering import Lowered
@@ -81,7 +82,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     chain_wanted(recipe.quantize.effort, recipe.quantize.refine)  # refuses a chain before any work is done
     stages = Stages(progress or Progress())
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
-    targets = [target_named(name).at(recipe.build.precision) for name in names]
+    wanted = [_wanted(name, recipe) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source)
@@ -96,17 +97,17 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         features=source.labels is None,
     )
     built = []
-    for target in targets:
-        engine = engine_class(target.kind)
-        one = build_target(target, engine, partial(lowering.of, engine), judge, recipe.build.precision, stages)
+    for each in wanted:
+        one = build_target(each, partial(lowering.of, each.engine), judge, stages)
         built.append(_with_next(one, recipe))
     usable = any(one.failure is None for one in built)
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             write_bundle(recipe.build.output, manifest, members)
-        for change in source.changes:
-            stages.progress.note(change)
+        notes = (each.engine.note_on(each.precision) for each in wanted)
+        for note in dict.fromkeys((*source.changes, *filter(None, notes))):
+            stages.progress.note(note)
     return BuildResult(
         str(recipe.build.output) if usable else None,
         recipe.build.precision,
@@ -114,6 +115,21 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         tuple(stages.done),
         tuple(one.failure for one in built if one.failure is not None),
     )
+
+
+def _wanted(name: str, recipe: Recipe) -> Wanted:
+    """One engine of the recipe, whose options its compiler has.
+
+    Raises:
+        EngineError: the target or the precision is unknown, or the compiler lacks an option.
+    """
+    target = target_named(name).at(recipe.build.precision)
+    engine = engine_class(target.kind)
+    try:
+        engine.check_options(recipe.engine)
+    except EngineError as error:
+        raise EngineError(f"target '{name}': {error}, or build this target without the others") from error
+    return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 
 def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]:
@@ -151,7 +167,7 @@ def _calibrate(
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
     if built.result.verified != "deferred":
         return built
-    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}"
+    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}{as_flags(recipe.engine)}"
     return replace(built, result=replace(built.result, next=command))
 
 
@@ -226,6 +242,7 @@ def _contents(
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
+    members |= {f"logs/{one.result.target}.log": one.log.encode() for one in built if one.log}
     reports: dict[str, object] = {
         one.result.target: one.result.accuracy.to_json() for one in judged if one.result.accuracy is not None
     }

@@ -9,12 +9,14 @@ from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, o
 from edge_resnet.calibration.qdq import QuantizedModel, quantized_convolutions
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
+from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, GateError
 from edge_resnet.lowering import Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
 from edge_resnet.output import write_atomically
+from edge_resnet.timing_cache import compile_engine
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class CompiledSource:
     target: Target
     compiled: CompiledEngine
     bundle: Bundle | None
+    note: str | None
+    """What whoever runs the engine should know."""
 
 
 def default_output(source: Path, target: str) -> Path:
@@ -31,16 +35,24 @@ def default_output(source: Path, target: str) -> Path:
     return companion_path(source, target_named(target).name)
 
 
-def compile_source(source: Path, target_name: str, progress: Progress | None = None) -> CompiledSource:
+def log_path(engine: Path) -> Path:
+    """``NAME.TARGET.log`` beside an engine."""
+    return engine.with_suffix(".log")
+
+
+def compile_source(
+    source: Path, target_name: str, options: BuildOptions = DEFAULTS, progress: Progress | None = None
+) -> CompiledSource:
     """Compiles a bundle's network, or an ONNX file's, for a target.
 
     Raises:
-        EngineError: the compiler refuses it, or the bundle has nothing to compile for this target.
+        EngineError: the compiler refuses it or lacks an option, or the bundle has nothing to compile for this target.
         UnavailableError: this host cannot compile for the target.
         GateError: layers that shall be INT8 are not, or the bundle's own gate refused this network.
     """
     target = target_named(target_name)
     engine = engine_class(target.kind)
+    engine.check_options(options)
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
         _require_not_refused(source, bundle, engine)
@@ -49,9 +61,9 @@ def compile_source(source: Path, target_name: str, progress: Progress | None = N
     else:
         bundle, lowered = None, _from_onnx(source, engine)
         target = target.at("int8" if lowered.int8_layers else "fp32")
-    compiled = engine.compile(lowered.compiled_from, target, progress=progress)
+    compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
-    return CompiledSource(target, compiled, bundle)
+    return CompiledSource(target, compiled, bundle, engine.note_on("int8") if lowered.int8_layers else None)
 
 
 def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
@@ -66,7 +78,9 @@ def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> No
 
 
 def write_engine(made: CompiledSource, place: Path) -> None:
-    """Writes the engine; from a bundle, with the record that binds the two."""
+    """Writes the engine and, where the compiler said anything, its log; from a bundle, the record that binds the two."""
+    if made.compiled.log:
+        write_atomically(log_path(place), made.compiled.log.encode())
     if made.bundle is None:
         write_atomically(place, made.compiled.data)
     else:

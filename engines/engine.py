@@ -158,6 +158,11 @@ class Engine(ABC):
         """How the compiler that is installed here takes a quantized graph; where none is, how the newest does."""
 
     @classmethod
+    def note_on(cls, precision: str) -> str | None:
+        """What whoever asks for a precision should know of it here, in one line."""
+        return None
+
+    @classmethod
     def timing_cache_name(cls, target: Target) -> str | None:
         """A name for the measurements that hold for a device and the version installed here; None: there are none."""
         return None

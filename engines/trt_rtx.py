@@ -11,6 +11,12 @@ from edge_resnet.engines._tensorrt_log import logger_of
 from edge_resnet.engines._tensorrt_versions import TENSORRT_RTX
 from edge_resnet.engines.targets import Target
 
+_INT8_NOTE = (
+    "TensorRT-RTX leaves scaling, bias and activation of an INT8 convolution with per-channel weights in a kernel of their "
+    "own, so INT8 need not be faster than FP16 there: build both, and measure with `edge-resnet bench`"
+)
+"""As the final layers of its builds show (docs/targets.md)."""
+
 
 class TensorRtRtxEngine(TensorRtFamily):
     """A TensorRT-RTX engine. One engine serves all SMs of its target, with what the oldest of them can do."""
@@ -20,6 +26,10 @@ class TensorRtRtxEngine(TensorRtFamily):
     product = "TensorRT-RTX"
     install = "pip install 'edge-resnet[rtx]'"
     lines = TENSORRT_RTX
+
+    @classmethod
+    def note_on(cls, precision: str) -> str | None:
+        return _INT8_NOTE if precision == "int8" else None
 
     @classmethod
     def why_not_compile(cls, target: Target) -> str | None:
