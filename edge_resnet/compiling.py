@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
-from edge_resnet.calibration.qdq import QuantizedModel, quantized_convolutions
+from edge_resnet.calibration.qdq import QuantizedModel, is_fp8, quantized_convolutions
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, GateError
-from edge_resnet.lowering import Lowered
+from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
 from edge_resnet.output import write_atomically
 from edge_resnet.timing_cache import compile_engine
@@ -60,10 +60,10 @@ def compile_source(
         lowered = lowered_from_bundle(source, bundle, engine)
     else:
         bundle, lowered = None, _from_onnx(source, engine)
-        target = target.at("int8" if lowered.int8_layers else "fp32")
+        target = target.at(lowered.precision)
     compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
-    return CompiledSource(target, compiled, bundle, engine.note_on("int8") if lowered.int8_layers else None)
+    return CompiledSource(target, compiled, bundle, engine.note_on(lowered.precision))
 
 
 def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
@@ -94,12 +94,12 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
         EngineError: the bundle has no Q/DQ for this kind.
     """
     precision = bundle.manifest.precision
-    if precision == "int8":
+    if precision in QUANTIZED:
         if engine.scheme != "tensorrt":
             raise EngineError(f"{path} holds Q/DQ for TensorRT: build it again with --target cpu for the CPU")
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
-    return Lowered.fp16(model) if precision == "fp16" else Lowered.fp32(model)
+    return FLOAT[precision](model)
 
 
 def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
@@ -109,6 +109,7 @@ def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
 def _lowered(data: bytes, name: str, engine: type[Engine]) -> Lowered:
     model = parse_onnx(data, name)
     layers = quantized_convolutions(model)
-    return (
-        Lowered.quantized(QuantizedModel(model, engine.scheme, layers, ()), engine) if layers else Lowered.fp32(model)
-    )
+    if not layers:
+        return Lowered.fp32(model)
+    scheme = "fp8" if is_fp8(model) else engine.scheme
+    return Lowered.quantized(QuantizedModel(model, scheme, layers, ()), engine)

@@ -21,7 +21,7 @@ from edge_resnet.toml_table import IMAGES_WANTED, Table, advice_on, read_toml
 
 RECIPE_NAME = "edge-resnet.toml"
 """What ``edge-resnet init`` writes."""
-PRECISIONS = ("int8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32")
 METHODS = ("minmax", "percentile", "mse", "entropy", "moving-average")
 EFFORTS = ("fast", "standard", "best")
 POOLINGS = {"none": "map", "avg": "avg", "max": "max"}

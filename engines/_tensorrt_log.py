@@ -117,6 +117,7 @@ _PRECISIONS = {
     "bf16": "bf16",
     "half": "fp16",
     "fp16": "fp16",
+    "fp8": "fp8",
     "int64": "int64",
     "int32": "int32",
     "uint8": "uint8",

@@ -45,7 +45,7 @@ class Target:
     sms: tuple[int, ...]
     """GPU generations that one engine must run on, as compute capability × 10: 86 is 8.6. Empty for a CPU."""
     precisions: tuple[str, ...]
-    """Precisions that the convolutions of an engine can have there, of ``fp32``, ``fp16`` and ``int8``."""
+    """Precisions that an engine's convolutions can have there, of ``fp32``, ``fp16``, ``bf16``, ``int8`` and ``fp8``."""
     sms_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The SMs of an engine of some precision, where they are fewer than ``sms``."""
     memory_gb: float | None = None
