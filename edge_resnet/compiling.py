@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.qdq import QuantizedModel, is_fp8, quantized_convolutions
+from edge_resnet.calibration.tensorrt_form import refuse_misread
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.options import DEFAULTS, BuildOptions
@@ -26,7 +27,7 @@ class CompiledSource:
     target: Target
     compiled: CompiledEngine
     bundle: Bundle | None
-    note: str | None
+    notes: tuple[str, ...]
     """What whoever runs the engine should know."""
 
 
@@ -48,22 +49,28 @@ def compile_source(
     Raises:
         EngineError: the compiler refuses it or lacks an option, or the bundle has nothing to compile for this target.
         UnavailableError: this host cannot compile for the target.
+        ModelError: the file cannot be read, or TensorRT would refuse or misread its Q/DQ.
         GateError: layers that shall be INT8 are not, or the bundle's own gate refused this network.
     """
     target = target_named(target_name)
     engine = engine_class(target.kind)
     engine.check_options(options)
+    notes: list[str] = []
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
         _require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
     else:
-        bundle, lowered = None, _from_onnx(source, engine)
+        model = load_onnx(source)
+        if engine.scheme == "tensorrt":
+            notes = refuse_misread(model)
+        bundle, lowered = None, _lowered(serialise(model), str(source), engine)
         target = target.at(lowered.precision)
     compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
-    return CompiledSource(target, compiled, bundle, engine.note_on(lowered.precision))
+    of_precision = engine.note_on(lowered.precision)
+    return CompiledSource(target, compiled, bundle, (*notes, *([] if of_precision is None else [of_precision])))
 
 
 def _require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
@@ -100,10 +107,6 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
     return FLOAT[precision](model)
-
-
-def _from_onnx(path: Path, engine: type[Engine]) -> Lowered:
-    return _lowered(serialise(load_onnx(path)), str(path), engine)
 
 
 def _lowered(data: bytes, name: str, engine: type[Engine]) -> Lowered:

@@ -46,8 +46,8 @@ def run(
         made = compile_source(source, target, options, bars.update_phase)
     seconds = time.perf_counter() - start
     write_engine(made, place)
-    if made.note is not None:
-        bars.note(made.note)
+    for note in made.notes:
+        bars.note(note)
     counts, beside = made.compiled.layers_by_precision, list(made.compiled.beside_dla)
     layers = [{"name": layer.name, "precision": layer.precision} for layer in made.compiled.layers]
     if json:
