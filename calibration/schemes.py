@@ -155,10 +155,10 @@ class TensorRtScheme(Scheme):
 class Fp8Scheme(TensorRtScheme):
     """TensorRT's explicit quantization to FP8 (E4M3): where INT8's is, with one scale a tensor for weights too.
 
-    FP8 spreads its numbers evenly over the logarithm, so a small channel beside a large one loses little: per-channel
-    scales would gain less than they cost, which is a kernel of its own behind each convolution (docs/targets.md). Nor does
-    clipping large values make the steps of small ones finer: the range is all that was seen. The first convolution stays
-    float, for of a pixel's 8 bits FP8 keeps 4.
+    FP8 spreads its numbers evenly over the logarithm, so a small channel beside a large one loses little. With a scale for
+    each channel TensorRT-RTX would have the convolution write FP32, and scale, add and activate in another kernel; with one
+    a tensor the convolution does that itself and writes FP16. Nor does clipping large values make the steps of small ones
+    finer: the range is all that was seen. The first convolution stays float, for of a pixel's 8 bits FP8 keeps 4.
     """
 
     name = "fp8"

@@ -11,11 +11,8 @@ from edge_resnet.engines._tensorrt_log import logger_of
 from edge_resnet.engines._tensorrt_versions import TENSORRT_RTX
 from edge_resnet.engines.targets import Target
 
-_INT8_NOTE = (
-    "TensorRT-RTX leaves scaling, bias and activation of an INT8 convolution with per-channel weights in a kernel of their "
-    "own, so INT8 need not be faster than FP16 there: build both, and measure with `edge-resnet bench`"
-)
-"""As the final layers of its builds show (docs/targets.md)."""
+_UNFUSED = ("int8", "fp8")
+"""Precisions of which an engine has more kernels than one of FP16 (benchmarks/rtx_matrix.py)."""
 
 
 class TensorRtRtxEngine(TensorRtFamily):
@@ -29,7 +26,12 @@ class TensorRtRtxEngine(TensorRtFamily):
 
     @classmethod
     def note_on(cls, precision: str) -> str | None:
-        return _INT8_NOTE if precision == "int8" else None
+        if precision not in _UNFUSED:
+            return None
+        return (
+            f"TensorRT-RTX leaves part of each {precision.upper()} layer to a kernel of its own, so it need not be faster "
+            "than FP16 there: build both, and measure with `edge-resnet bench`"
+        )
 
     @classmethod
     def why_not_compile(cls, target: Target) -> str | None:

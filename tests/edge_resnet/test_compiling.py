@@ -34,5 +34,5 @@ def test_what_tensorrt_takes_compiles_with_its_note(tmp_path: Path) -> None:
     path = tmp_path / "q.onnx"
     path.write_bytes(residual_network("fp32"))
     made = compile_source(path, "rtx-30")
-    assert [note.split(" of an")[0] for note in made.notes] == ["TensorRT-RTX leaves scaling, bias and activation"]
+    assert [note.split(" to a")[0] for note in made.notes] == ["TensorRT-RTX leaves part of each INT8 layer"]
     assert made.compiled.layers_by_precision["int8"] >= 3

@@ -17,7 +17,7 @@ Cli = Callable[..., Any]
 Refused = Callable[..., str]
 RecipeFile = Callable[..., Path]
 
-NOTE = "TensorRT-RTX leaves scaling, bias and activation of an INT8 convolution"
+NOTE = "TensorRT-RTX leaves part of each INT8 layer to a kernel of its own"
 no_orin = pytest.mark.skipif(cuda.gpu_sm() == 87, reason="this host is a Jetson Orin")
 
 
