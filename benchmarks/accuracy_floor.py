@@ -41,7 +41,7 @@ from _common import (
 from edge_resnet.accuracy import AccuracyReport, Evaluated, Logits, Run
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.quantize import frames_wanted, quantize
-from edge_resnet.calibration.schemes import SCHEMES
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.check import float_run
 from edge_resnet.engines.ort import OrtEngine
@@ -96,7 +96,7 @@ def lowered(subject: Subject) -> Lowered:
     table = collect(subject.model, images.batches(preprocessing, 8), method="mse", images={}, preprocessing={})
     wanted = frames_wanted("standard")
     frames = images.draw(wanted).pixels(preprocessing)
-    ours = {name: quantize(subject.model, table, scheme, frames).model for name, scheme in SCHEMES.items()}
+    ours = {name: quantize(subject.model, table, scheme, frames).model for name, scheme in INT8_SCHEMES.items()}
     return Lowered(ours["tensorrt"], ours["cpu"], ort_int8(subject.model, images.pixels(preprocessing)))
 
 

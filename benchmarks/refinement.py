@@ -23,7 +23,7 @@ from edge_resnet.calibration.observers import TensorRange
 from edge_resnet.calibration.qdq import insert_qdq, place_qdq
 from edge_resnet.calibration.quantize import CHAIN, REFINEMENTS, refine
 from edge_resnet.calibration.refine import Refined, exact_input, replace_constant
-from edge_resnet.calibration.schemes import SCHEMES, Scheme, TensorRtScheme
+from edge_resnet.calibration.schemes import INT8_SCHEMES, Scheme, TensorRtScheme
 from edge_resnet.calibration.segments import Walk
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
@@ -98,7 +98,7 @@ def rows(subject: Subject) -> list[Row]:
     frames = subject.calibration.draw(FRAMES).pixels(subject.preprocessing)
     reference = float_run(subject.model)
     found: list[Row] = []
-    for scheme in SCHEMES.values():
+    for scheme in INT8_SCHEMES.values():
         for step in steps(start, scheme, frames):
             quantized = insert_qdq(step.refined.model, step.refined.table, step.scheme).model
             result = subject.judge(reference, partial(run_frames, exact_session(quantized)), "predicted")

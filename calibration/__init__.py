@@ -5,8 +5,9 @@ Sees arrays and ONNX only. Usable without the rest of edge-resnet.
 
 from edge_resnet.calibration.bias import correct_biases
 from edge_resnet.calibration.collect import collect
+from edge_resnet.calibration.float_types import half_typed
 from edge_resnet.calibration.observers import OBSERVERS, Observer, TensorRange
-from edge_resnet.calibration.qdq import QuantizedModel, half_typed, insert_qdq
+from edge_resnet.calibration.qdq import QuantizedModel, insert_qdq
 from edge_resnet.calibration.quantize import EFFORTS, frames_wanted, quantize
 from edge_resnet.calibration.refine import Refined, exact_input
 from edge_resnet.calibration.schemes import SCHEMES, Scheme

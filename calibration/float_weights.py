@@ -10,10 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import numpy_helper
 
 from edge_resnet.calibration.topology import data, load_graph, save_graph
-from edge_resnet.errors import CalibrationError
 
 
 def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -34,24 +32,6 @@ def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if not integers.uses():
             del graph.initializers[str(integers.name)]
     return save_graph(loaded)
-
-
-def check_symmetric(model: onnx.ModelProto) -> None:
-    """Refuses Q/DQ that TensorRT does not take: anything but INT8 with zero point 0.
-
-    Raises:
-        CalibrationError: there is such a pair; it is named.
-    """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        zero = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else np.zeros(1, np.uint8)
-        if zero.dtype != np.int8 or zero.any():
-            raise CalibrationError(
-                f"'{node.name}' quantizes to {zero.dtype} with zero point {zero.flat[0]}, and TensorRT takes INT8 "
-                f"with zero point 0: quantize with --scheme tensorrt"
-            )
 
 
 def _float(graph: ir.Graph, dq: ir.Node, integers: ir.Value) -> ir.Value:

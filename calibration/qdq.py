@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edge_resnet.calibration.affine import QuantParams, quantize
@@ -18,9 +17,6 @@ from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration.topology import convolutions, data, load_graph, own_constants, save_graph
 from edge_resnet.errors import CalibrationError
-
-HALF_OPSET, HALF_IR = 19, 9
-"""The first opset in which QuantizeLinear takes FP16, and its IR."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,11 @@ def place_qdq(
     """
     table.check_fits(model)
     loaded = load_graph(model)
+    if loaded.opset_imports[""] < scheme.opset:
+        loaded.opset_imports[""], loaded.ir_version = scheme.opset, scheme.ir_version
     graph = loaded.graph
     own_constants(graph)
+    keep_float = (*keep_float, *scheme.left_float(graph))
     names = {str(node.name) for node in graph}
     for name in keep_float:
         if name not in names:
@@ -151,36 +150,16 @@ def _quantize_constants(
         conv.replace_input_with(2, result)
 
 
-def half_typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with FP16 in the place of FP32 (opset 19), the output still float32.
+def is_fp8(model: onnx.ModelProto) -> bool:
+    """Whether a Q/DQ model is quantized to FP8."""
+    return any(constant.data_type == onnx.TensorProto.FLOAT8E4M3FN for constant in model.graph.initializer)
 
-    TensorRT types its layers by the graph's types. Scales are numbers that FP16 holds (see ``affine.half_scale``), so
-    that integers do not change; weights and biases that stay float are rounded to FP16.
-    """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    answer = graph.output[0].name
-    for index, constant in enumerate(graph.initializer):
-        if constant.data_type == TensorProto.FLOAT:
-            value = numpy_helper.to_array(constant)
-            limit = np.finfo(np.float16).max
-            if np.abs(value).max(initial=0) > limit:
-                raise CalibrationError(
-                    f"'{constant.name}' has values beyond {limit:.0f}, the largest of FP16: build fp32"
-                )
-            graph.initializer[index].CopyFrom(numpy_helper.from_array(value.astype(np.float16), constant.name))
-    for node in graph.node:
-        if node.op_type == "Cast":
-            for attribute in node.attribute:
-                attribute.i = TensorProto.FLOAT16 if attribute.i == TensorProto.FLOAT else attribute.i
-        for names in (node.input, node.output):
-            names[:] = [f"{name}.half" if name == answer else name for name in names]
-    graph.node.append(
-        helper.make_node("Cast", [f"{answer}.half"], [answer], name=f"{answer}.cast", to=TensorProto.FLOAT)
+
+def quantized_convolutions(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The convolutions of a Q/DQ model that read a dequantized tensor."""
+    by_output = {output: node.op_type for node in model.graph.node for output in node.output}
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and by_output.get(node.input[0]) == "DequantizeLinear"
     )
-    del graph.value_info[:]
-    made.ir_version = HALF_IR
-    made.opset_import[0].version = HALF_OPSET
-    onnx.checker.check_model(made, full_check=True)
-    return made

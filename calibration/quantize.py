@@ -108,17 +108,22 @@ def frames_wanted(effort: str, chain: tuple[str, ...] | None = None) -> int:
     return 0 if chain is not None and set(chain) <= set(FRAMELESS) else EFFORTS[effort]
 
 
-def chain_wanted(effort: str, named: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The refinements to apply: those named, or the effort's own.
+def chain_wanted(effort: str, named: tuple[str, ...] | None, scheme: Scheme | None = None) -> tuple[str, ...]:
+    """The refinements to apply: those named, or the effort's own that are for the scheme.
 
     Raises:
         CalibrationError: the effort is unknown, or has no frames for a refinement that is named; the chain cannot be
-            applied.
+            applied, or not for the scheme.
     """
     frames = frames_wanted(effort)
-    chain = default_chain(frames) if named is None else named
-    check_chain(chain, frames)
-    return chain
+    suited = REFINEMENTS if scheme is None or scheme.refinements is None else scheme.refinements
+    if named is None:
+        return tuple(name for name in default_chain(frames) if name in suited)
+    check_chain(named, frames)
+    for name in named:
+        if scheme is not None and name not in suited:
+            raise CalibrationError(f"refinement '{name}' is not for {scheme.name}: choose of {', '.join(suited)}")
+    return named
 
 
 def default_chain(frames: int) -> tuple[str, ...]:
@@ -172,7 +177,8 @@ def quantize(
             chain cannot be applied.
     """
     seen = np.zeros((0, 1, 1, 1), np.uint8) if frames is None else frames
-    wanted = default_chain(len(seen)) if chain is None else chain
+    suited = REFINEMENTS if scheme.refinements is None else scheme.refinements
+    wanted = tuple(name for name in default_chain(len(seen)) if name in suited) if chain is None else chain
     check_chain(wanted, len(seen))
     place_qdq(model, table, scheme, keep_float)  # refuses what does not fit before any work is done
     refined = refine(Refined(model, table), scheme, seen, wanted, keep_float, progress)

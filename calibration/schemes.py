@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from edge_resnet.calibration.affine import Array, QuantParams, asymmetric, symmetric
+from edge_resnet.calibration.affine import Array, QuantParams, asymmetric, floating, symmetric
 from edge_resnet.calibration.observers import TensorRange
 from edge_resnet.calibration.topology import (
     MOVERS,
@@ -40,6 +40,17 @@ class Scheme(ABC):
     """One family of engines."""
 
     name: ClassVar[str]
+    precision: ClassVar[str] = "int8"
+    """What the quantized layers compute in."""
+    opset: ClassVar[int] = 13
+    """The first in which QuantizeLinear makes it."""
+    ir_version: ClassVar[int] = 7
+    refinements: ClassVar[tuple[str, ...] | None] = None
+    """Names in ``quantize.REFINEMENTS`` that are for it; None: all."""
+
+    def left_float(self, graph: ir.Graph) -> tuple[str, ...]:
+        """Names of convolutions that are never quantized."""
+        return ()
 
     @abstractmethod
     def _reads(self, graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Node, int]]:
@@ -141,6 +152,34 @@ class TensorRtScheme(Scheme):
         return None
 
 
+class Fp8Scheme(TensorRtScheme):
+    """TensorRT's explicit quantization to FP8 (E4M3): where INT8's is, with one scale a tensor for weights too.
+
+    FP8 spreads its numbers evenly over the logarithm, so a small channel beside a large one loses little. With a scale for
+    each channel TensorRT-RTX would have the convolution write FP32, and scale, add and activate in another kernel; with one
+    a tensor the convolution does that itself and writes FP16. Nor does clipping large values make the steps of small ones
+    finer: the range is all that was seen. The first convolution stays float, for of a pixel's 8 bits FP8 keeps 4.
+    """
+
+    name = "fp8"
+    precision = "fp8"
+    opset = 19
+    ir_version = 9
+    refinements = ("bias",)
+
+    def left_float(self, graph: ir.Graph) -> tuple[str, ...]:
+        return tuple(str(conv.name) for conv in convolutions(graph)[:1])
+
+    def activation_params(self, found: TensorRange) -> QuantParams:
+        return floating(max(abs(found.minimum), abs(found.maximum)))
+
+    def weight_params(self, weight: Array, bias: Array | None, activation: QuantParams) -> QuantParams:
+        return floating(np.abs(weight).max())
+
+    def finish(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return model
+
+
 class CpuScheme(Scheme):
     """What ONNX Runtime fuses on CPUs: UINT8 activations, INT8 per-channel weights, INT32 bias, every tensor quantized.
 
@@ -210,8 +249,10 @@ class CpuScheme(Scheme):
         return QuantParams(activation.scale * weight.scale, 0, np.int32, axis=0)
 
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (TensorRtScheme(), CpuScheme())}
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (TensorRtScheme(), Fp8Scheme(), CpuScheme())}
 """Every scheme by the name that ``--scheme`` takes."""
+INT8_SCHEMES = {name: scheme for name, scheme in SCHEMES.items() if scheme.precision == "int8"}
+"""Those to integers, which every refinement is for."""
 
 
 def scheme_named(name: str) -> Scheme:

@@ -14,6 +14,7 @@ from edge_resnet.accuracy import Evaluated, Run
 from edge_resnet.bundle import EngineEntry
 from edge_resnet.check import Contestant, Gate, Judgement, check, require_passed
 from edge_resnet.engines.engine import CompiledEngine, Engine
+from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import CalibrationError, EdgeResnetError, EngineError, GateError, UnavailableError
 from edge_resnet.golden import judge
@@ -21,6 +22,7 @@ from edge_resnet.images import ImageSet
 from edge_resnet.lowering import Lowered
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.stages import Stages
+from edge_resnet.timing_cache import compile_engine
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class TargetResult:
     why: str | None = None
     """Deferred or failed: the reason."""
     accuracy: Judgement | None = None
+    layers_by_precision: dict[str, int] | None = None
+    """How many of the engine's layers compute in each precision."""
+    beside_dla: tuple[str, ...] = ()
+    """Of an engine for a DLA, the layers that run on the GPU in its place."""
 
     def to_json(self) -> dict[str, Any]:
         """An element of ``targets`` in what ``build --json`` prints."""
@@ -53,6 +59,8 @@ class BuiltTarget:
     result: TargetResult
     entry: EngineEntry | None = None
     data: bytes | None = None
+    log: str = ""
+    """What the compiler said."""
     expected: npt.NDArray[np.float32] | None = None
     """The engine's logits of the golden frames."""
     failure: EdgeResnetError | None = field(default=None)
@@ -73,24 +81,29 @@ class Judge:
     """Whether the network gives features in the place of logits."""
 
 
-def build_target(
-    target: Target,
-    engine: type[Engine],
-    lower: Callable[[], Lowered],
-    judge: Judge,
-    precision: str,
-    stages: Stages,
-) -> BuiltTarget:
+@dataclass(frozen=True)
+class Wanted:
+    """One engine to be made."""
+
+    target: Target
+    engine: type[Engine]
+    precision: str
+    options: BuildOptions
+
+
+def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, stages: Stages) -> BuiltTarget:
     """Lowers and compiles for one target and verifies the engine; a refusal on the way is in ``failure``."""
+    target, engine = wanted.target, wanted.engine
     why_not = engine.why_not_compile(target)
     if why_not is not None:
-        return _deferred(target, precision, why_not)
+        return _deferred(target, wanted.precision, why_not)
     report: Judgement | None = None
     try:
         lowered = lower()
         start = time.perf_counter()
         with stages.stage(f"compile for {target.name}"):
-            compiled = engine.compile(lowered.compiled_from, target, stages.progress.update_phase)
+            update = stages.progress.update_phase
+            compiled = compile_engine(engine, lowered.compiled_from, target, wanted.options, update)
         seconds = time.perf_counter() - start
         lowered.check_coverage(target.name, compiled.layers)
         with stages.stage(f"check {target.name}", len(judge.images) if judge.images is not None else None):
@@ -104,9 +117,18 @@ def build_target(
         result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
         return BuiltTarget(result, failure=error)
     member = f"engines/{target.name}{engine.suffix}"
-    entry = EngineEntry(target.name, engine.kind, precision, member, compiled.versions, evaluated)
-    result = TargetResult(target.name, member, len(compiled.data), seconds, evaluated, accuracy=report)
-    return BuiltTarget(result, entry, compiled.data, expected)
+    entry = EngineEntry(target.name, engine.kind, wanted.precision, member, compiled.versions, evaluated)
+    result = TargetResult(
+        target.name,
+        member,
+        len(compiled.data),
+        seconds,
+        evaluated,
+        accuracy=report,
+        layers_by_precision=compiled.layers_by_precision,
+        beside_dla=compiled.beside_dla,
+    )
+    return BuiltTarget(result, entry, compiled.data, compiled.log, expected)
 
 
 def _deferred(target: Target, precision: str, why: str) -> BuiltTarget:

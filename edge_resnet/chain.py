@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
-from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, build_target
+from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, build_target
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
@@ -19,13 +19,14 @@ from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
 from edge_resnet.check import Gate, Judgement, float_run
+from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.errors import EdgeResnetError, EngineError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
-from edge_resnet.lowering import Lowered
+from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import serialise
 from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
@@ -35,8 +36,6 @@ from edge_resnet.stages import Stage, Stages
 
 CALIBRATION_BATCH = 4
 """Images that calibration runs together; ResNet-50 at 224×224 takes 0.7 GB above plain inference (benchmarks)."""
-PORTABLE_SCHEME = "tensorrt"
-"""The scheme of the Q/DQ ONNX that every INT8 bundle holds, for engines that are compiled later."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,14 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         EdgeResnetError: the recipe cannot be built; nothing is written.
     """
     check_writable(recipe.build.output, recipe.model.weights, recipe.model.onnx, recipe.model.labels)
-    chain_wanted(recipe.quantize.effort, recipe.quantize.refine)  # refuses a chain before any work is done
+    chain_of(recipe)  # refuses a chain before any work is done
     stages = Stages(progress or Progress())
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
-    targets = [target_named(name).at(recipe.build.precision) for name in names]
+    wanted = [_wanted(name, recipe) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source)
-    table = _calibrate(recipe, source, calibration, evaluation, stages) if recipe.build.precision == "int8" else None
+    table = _calibrate(recipe, source, calibration, evaluation, stages) if recipe.build.precision in QUANTIZED else None
     lowering = _Lowering(recipe, source, table, calibration, stages)
     judge = Judge(
         float_run(source.model),
@@ -96,17 +95,17 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         features=source.labels is None,
     )
     built = []
-    for target in targets:
-        engine = engine_class(target.kind)
-        one = build_target(target, engine, partial(lowering.of, engine), judge, recipe.build.precision, stages)
+    for each in wanted:
+        one = build_target(each, partial(lowering.of, each.engine), judge, stages)
         built.append(_with_next(one, recipe))
     usable = any(one.failure is None for one in built)
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             write_bundle(recipe.build.output, manifest, members)
-        for change in source.changes:
-            stages.progress.note(change)
+        notes = (each.engine.note_on(each.precision) for each in wanted)
+        for note in dict.fromkeys((*source.changes, *filter(None, notes))):
+            stages.progress.note(note)
     return BuildResult(
         str(recipe.build.output) if usable else None,
         recipe.build.precision,
@@ -114,6 +113,32 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         tuple(stages.done),
         tuple(one.failure for one in built if one.failure is not None),
     )
+
+
+def chain_of(recipe: Recipe) -> tuple[str, ...]:
+    """The refinements that a recipe asks for.
+
+    Raises:
+        CalibrationError: they cannot be applied.
+    """
+    portable = QUANTIZED.get(recipe.build.precision)
+    scheme = None if portable is None else scheme_named(portable)
+    return chain_wanted(recipe.quantize.effort, recipe.quantize.refine, scheme)
+
+
+def _wanted(name: str, recipe: Recipe) -> Wanted:
+    """One engine of the recipe, whose options its compiler has.
+
+    Raises:
+        EngineError: the target or the precision is unknown, or the compiler lacks an option.
+    """
+    target = target_named(name).at(recipe.build.precision)
+    engine = engine_class(target.kind)
+    try:
+        engine.check_options(recipe.engine)
+    except EngineError as error:
+        raise EngineError(f"target '{name}': {error}, or build this target without the others") from error
+    return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 
 def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]:
@@ -151,7 +176,7 @@ def _calibrate(
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
     if built.result.verified != "deferred":
         return built
-    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}"
+    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}{as_flags(recipe.engine)}"
     return replace(built, result=replace(built.result, next=command))
 
 
@@ -162,20 +187,14 @@ class _Lowering:
         self, recipe: Recipe, source: Network, table: CalibrationTable | None, images: ImageSet, stages: Stages
     ) -> None:
         self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
-        self._chain = chain_wanted(recipe.quantize.effort, recipe.quantize.refine)
+        self._chain = chain_of(recipe)
         self._quantized: dict[str, QuantizedModel] = {}
 
     def of(self, engine: type[Engine]) -> Lowered:
-        return _LOWER[self._recipe.build.precision](self, engine)
-
-    def int8(self, engine: type[Engine]) -> Lowered:
-        return Lowered.quantized(self.quantized(engine.scheme), engine)
-
-    def fp16(self, engine: type[Engine]) -> Lowered:
-        return Lowered.fp16(self._source.model)
-
-    def fp32(self, engine: type[Engine]) -> Lowered:
-        return Lowered.fp32(self._source.model)
+        precision = self._recipe.build.precision
+        if precision in FLOAT:
+            return FLOAT[precision](self._source.model)
+        return Lowered.quantized(self.quantized(_SCHEME[precision](engine)), engine)
 
     def quantized(self, scheme: str) -> QuantizedModel:
         """The refined Q/DQ network of one scheme."""
@@ -200,7 +219,7 @@ class _Lowering:
         """What the bundle holds beside the engines."""
         members = {FP32_MEMBER: serialise(self._source.model)}
         if self._table is not None:
-            members[QDQ_MEMBER] = serialise(self.quantized(PORTABLE_SCHEME).model)
+            members[QDQ_MEMBER] = serialise(self.quantized(QUANTIZED[self._recipe.build.precision]).model)
         return members
 
     def provenance(self) -> dict[str, object] | None:
@@ -210,11 +229,8 @@ class _Lowering:
         return {"method": self._table.method, "images": self._table.images, "refinements": list(self._chain)}
 
 
-_LOWER: dict[str, Callable[[_Lowering, type[Engine]], Lowered]] = {
-    "int8": _Lowering.int8,
-    "fp16": _Lowering.fp16,
-    "fp32": _Lowering.fp32,
-}
+_SCHEME: dict[str, Callable[[type[Engine]], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
+"""Precision → the scheme that a kind of engine takes."""
 
 
 def _contents(
@@ -226,6 +242,7 @@ def _contents(
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
+    members |= {f"logs/{one.result.target}.log": one.log.encode() for one in built if one.log}
     reports: dict[str, object] = {
         one.result.target: one.result.accuracy.to_json() for one in judged if one.result.accuracy is not None
     }

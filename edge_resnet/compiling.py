@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
-from edge_resnet.calibration.qdq import half_typed
+from edge_resnet.calibration.qdq import QuantizedModel, is_fp8, quantized_convolutions
+from edge_resnet.calibration.tensorrt_form import refuse_misread
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
+from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, GateError
-from edge_resnet.lowering import Lowered
+from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
 from edge_resnet.output import write_atomically
+from edge_resnet.timing_cache import compile_engine
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class CompiledSource:
     target: Target
     compiled: CompiledEngine
     bundle: Bundle | None
+    notes: tuple[str, ...]
+    """What whoever runs the engine should know."""
 
 
 def default_output(source: Path, target: str) -> Path:
@@ -31,27 +36,41 @@ def default_output(source: Path, target: str) -> Path:
     return companion_path(source, target_named(target).name)
 
 
-def compile_source(source: Path, target_name: str, progress: Progress | None = None) -> CompiledSource:
+def log_path(engine: Path) -> Path:
+    """``NAME.TARGET.log`` beside an engine."""
+    return engine.with_suffix(".log")
+
+
+def compile_source(
+    source: Path, target_name: str, options: BuildOptions = DEFAULTS, progress: Progress | None = None
+) -> CompiledSource:
     """Compiles a bundle's network, or an ONNX file's, for a target.
 
     Raises:
-        EngineError: the compiler refuses it, or the bundle has nothing to compile for this target.
+        EngineError: the compiler refuses it or lacks an option, or the bundle has nothing to compile for this target.
         UnavailableError: this host cannot compile for the target.
+        ModelError: the file cannot be read, or TensorRT would refuse or misread its Q/DQ.
         GateError: layers that shall be INT8 are not, or the bundle's own gate refused this network.
     """
     target = target_named(target_name)
     engine = engine_class(target.kind)
+    engine.check_options(options)
+    notes: list[str] = []
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
         require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
     else:
-        bundle, lowered = None, lowered_from_onnx(source, engine)
-        target = target.at("int8" if lowered.int8_layers else "fp32")
-    compiled = engine.compile(lowered.compiled_from, target, progress)
+        model = load_onnx(source)
+        if engine.scheme == "tensorrt":
+            notes = refuse_misread(model)
+        bundle, lowered = None, _lowered(serialise(model), str(source), engine)
+        target = target.at(lowered.precision)
+    compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
-    return CompiledSource(target, compiled, bundle)
+    of_precision = engine.note_on(lowered.precision)
+    return CompiledSource(target, compiled, bundle, (*notes, *([] if of_precision is None else [of_precision])))
 
 
 def require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
@@ -70,7 +89,9 @@ def require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> Non
 
 
 def write_engine(made: CompiledSource, place: Path) -> None:
-    """Writes the engine; from a bundle, with the record that binds the two."""
+    """Writes the engine and, where the compiler said anything, its log; from a bundle, the record that binds the two."""
+    if made.compiled.log:
+        write_atomically(log_path(place), made.compiled.log.encode())
     if made.bundle is None:
         write_atomically(place, made.compiled.data)
     else:
@@ -84,12 +105,12 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
         EngineError: the bundle has no Q/DQ for this kind.
     """
     precision = bundle.manifest.precision
-    if precision == "int8":
+    if precision in QUANTIZED:
         if engine.scheme != "tensorrt":
             raise EngineError(f"{path} holds Q/DQ for TensorRT: build it again with --target cpu for the CPU")
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
-    return Lowered.fp16(model) if precision == "fp16" else Lowered.fp32(model)
+    return FLOAT[precision](model)
 
 
 def lowered_from_onnx(path: Path, engine: type[Engine]) -> Lowered:
@@ -103,11 +124,8 @@ def lowered_from_onnx(path: Path, engine: type[Engine]) -> Lowered:
 
 def _lowered(data: bytes, name: str, engine: type[Engine]) -> Lowered:
     model = parse_onnx(data, name)
-    by_output = {output: node.op_type for node in model.graph.node for output in node.output}
-    int8 = tuple(
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and by_output.get(node.input[0]) == "DequantizeLinear"
-    )
-    typed = half_typed(model) if int8 and engine.int8_with == "fp16" else model
-    return Lowered(serialise(typed), model, int8)
+    layers = quantized_convolutions(model)
+    if not layers:
+        return Lowered.fp32(model)
+    scheme = "fp8" if is_fp8(model) else engine.scheme
+    return Lowered.quantized(QuantizedModel(model, scheme, layers, ()), engine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from edge_resnet import __version__
 from edge_resnet.calibration.trt_cache import version_digits
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.jetpacks import jetpack_named
+from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import JetPack, Target, target_named
 from edge_resnet.engines.this_device import this_device
-from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecInput, TrtexecOptions, trtexec_command
+from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecFiles, TrtexecInput, trtexec_command
 from edge_resnet.errors import EngineError
 from edge_resnet.handover_network import HandedNetwork, calibrated_network, handed_network, stripped_network
 from edge_resnet.onnx_file import described, parse_onnx
@@ -45,7 +46,7 @@ class HandoverOrder:
     """Whether INT8 shall be a calibration cache beside a graph without Q/DQ."""
     table: Path | None = None
     """A calibration table, which shall be such a cache."""
-    options: TrtexecOptions = field(default_factory=TrtexecOptions)
+    options: BuildOptions = DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -69,23 +70,6 @@ class Handover:
         }
 
 
-def trtexec_options(
-    max_batch: int | None = None,
-    opt_batch: int | None = None,
-    dla_core: int | None = None,
-    workspace_mb: int | None = None,
-) -> TrtexecOptions:
-    """Options as far as they are given: the largest batch is never smaller than the best one.
-
-    Raises:
-        EngineError: both batches are given, and the largest is smaller.
-    """
-    usual = TrtexecOptions(dla_core=dla_core, workspace_mb=workspace_mb)
-    best = usual.opt_batch if opt_batch is None else opt_batch
-    largest = max(best, usual.max_batch) if max_batch is None else max_batch
-    return replace(usual, opt_batch=best, max_batch=largest)
-
-
 def hand_over(order: HandoverOrder) -> Handover:
     """Makes everything that the device needs; writes nothing.
 
@@ -99,8 +83,8 @@ def hand_over(order: HandoverOrder) -> Handover:
     _check_dla(target, jetpack, order)
     network = _network(order, engine, jetpack)
     target.at(network.precision)  # refuses a precision that the device has not
-    options = order.options if network.cache is None else replace(order.options, calibration_cache=CACHE)
-    command = trtexec_command(jetpack.tensorrt, network.precision, MODEL, ENGINE, _input_of(network), options)
+    names = TrtexecFiles(MODEL, ENGINE, None if network.cache is None else CACHE)
+    command = trtexec_command(jetpack.tensorrt, network.precision, names, _input_of(network), order.options)
     facts = _facts(target, jetpack, network)
     files = {MODEL: network.model, FACTS: _text(json.dumps(facts, indent=2)), BUILD: _text(_script(command))}
     if network.cache is not None:
@@ -145,7 +129,7 @@ def _check_dla(target: Target, jetpack: JetPack, order: HandoverOrder) -> None:
     if order.options.dla_core is None:
         return
     if target.dla_cores == 0:
-        raise EngineError(f"{target.name} has no DLA: leave --dla-core out")
+        raise EngineError(f"{target.name} has no DLA: leave --dla out")
     if order.table is None and _major(jetpack) < _OWN_DLA_QDQ:
         raise EngineError(
             f"DLA in TensorRT {jetpack.tensorrt} takes INT8 from a calibration cache, for a network with its ReLUs and "

@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, open_bundle
-from edge_resnet.calibration.float_weights import check_symmetric, float_weights
+from edge_resnet.calibration.float_weights import float_weights
 from edge_resnet.calibration.strip import strip_qdq
+from edge_resnet.calibration.tensorrt_form import refuse_misread
 from edge_resnet.calibration.trt_cache import write_cache, write_scales
 from edge_resnet.compiling import lowered_from_bundle, lowered_from_onnx, require_not_refused
 from edge_resnet.engines.engine import Engine
@@ -56,9 +57,8 @@ def handed_network(source: Path, engine: type[Engine], *, typed: bool) -> Handed
 
     Raises:
         EngineError: the bundle has nothing for this kind of engine.
-        CalibrationError: the ONNX file has Q/DQ of another scheme.
         GateError: the bundle's own gate refused its network.
-        ModelError: the ONNX file is missing or cannot be used.
+        ModelError: the ONNX file is missing, cannot be used, or has Q/DQ that TensorRT would misread.
     """
     found = _open(source, engine)
     return HandedNetwork(
@@ -88,9 +88,10 @@ def _open(source: Path, engine: type[Engine]) -> _Source:
     if source.suffix != BUNDLE_SUFFIX:
         lowered = lowered_from_onnx(source, engine)
         known = read_metadata(lowered.evaluated_as, str(source))
-        check_symmetric(lowered.evaluated_as)
-        precision = "int8" if lowered.int8_layers else "fp32"
-        return _Source(lowered.evaluated_as, lowered.compiled_from, precision, known.labels, known.preprocessing)
+        refuse_misread(lowered.evaluated_as)
+        return _Source(
+            lowered.evaluated_as, lowered.compiled_from, lowered.precision, known.labels, known.preprocessing
+        )
     bundle = open_bundle(source)
     require_not_refused(source, bundle, engine)
     manifest = bundle.manifest

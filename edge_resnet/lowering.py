@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import onnx
 
 from edge_resnet.accuracy import Run
-from edge_resnet.calibration.qdq import QuantizedModel, half_typed
+from edge_resnet.calibration.float_types import brain_rounded, brain_typed, half_typed
+from edge_resnet.calibration.float_weights import float_weights
+from edge_resnet.calibration.qdq import QuantizedModel
+from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.engines.engine import Engine, Layer
 from edge_resnet.errors import GateError
@@ -24,20 +27,29 @@ class Lowered:
     """Serialised ONNX, typed as the engine shall compute."""
     evaluated_as: onnx.ModelProto
     """What stands for the engine where it cannot run."""
-    int8_layers: tuple[str, ...] = ()
-    """Convolutions that shall compute in INT8."""
+    quantized_layers: tuple[str, ...] = ()
+    """Convolutions that shall compute in ``precision``."""
+    precision: str = "fp32"
 
     @classmethod
     def quantized(cls, quantized: QuantizedModel, engine: type[Engine]) -> Lowered:
-        """A Q/DQ network for one kind of engine."""
-        typed = half_typed(quantized.model) if engine.int8_with == "fp16" else quantized.model
-        return cls(serialise(typed), quantized.model, quantized.quantized_layers)
+        """A Q/DQ network for one kind of engine, in the form that the version installed here takes."""
+        form = engine.quantized_form()
+        typed = half_typed(quantized.model) if form.floats == "fp16" else quantized.model
+        made = typed if form.stored_weights else float_weights(typed)
+        precision = scheme_named(quantized.scheme).precision
+        return cls(serialise(made), quantized.model, quantized.quantized_layers, precision)
 
     @classmethod
     def fp16(cls, model: onnx.ModelProto) -> Lowered:
         """An FP32 network with FP16 arithmetic."""
         half = half_typed(model)
-        return cls(serialise(half), half)
+        return cls(serialise(half), half, precision="fp16")
+
+    @classmethod
+    def bf16(cls, model: onnx.ModelProto) -> Lowered:
+        """An FP32 network with BF16 arithmetic. No CPU computes in it: FP32 that is rounded to BF16 stands for it."""
+        return cls(serialise(brain_typed(model)), brain_rounded(model), precision="bf16")
 
     @classmethod
     def fp32(cls, model: onnx.ModelProto) -> Lowered:
@@ -50,16 +62,28 @@ class Lowered:
         return partial(run_frames, exact_session(self.evaluated_as))
 
     def check_coverage(self, target: str, layers: Iterable[Layer]) -> None:
-        """Refuses an engine in which a layer that shall be INT8 is not.
+        """Refuses an engine in which a layer that shall be INT8 or FP8 is not.
 
         Raises:
             GateError: such layers; the first few are named.
         """
-        covered = {name for layer in layers if layer.precision == "int8" for name in (layer.name, *layer.sources)}
-        missing = [name for name in self.int8_layers if name not in covered]
+        covered = {
+            name for layer in layers if layer.precision == self.precision for name in (layer.name, *layer.sources)
+        }
+        missing = [name for name in self.quantized_layers if name not in covered]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise GateError(
-                f"the compiler for {target} did not make {', '.join(missing[:3])}{more} INT8: "
+                f"the compiler for {target} did not make {', '.join(missing[:3])}{more} {self.precision.upper()}: "
                 f"name them in [quantize] keep_float, or build fp16"
             )
+
+
+FLOAT: dict[str, Callable[[onnx.ModelProto], Lowered]] = {
+    "fp32": Lowered.fp32,
+    "fp16": Lowered.fp16,
+    "bf16": Lowered.bf16,
+}
+"""Precisions that need no ranges."""
+QUANTIZED = {"int8": "tensorrt", "fp8": "fp8"}
+"""Precisions that do → the scheme of the Q/DQ ONNX that a bundle holds, for engines that are compiled later."""

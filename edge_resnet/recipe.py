@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 
+from edge_resnet.engine_options import read_engine_table
+from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.errors import OutputError, RecipeError
 from edge_resnet.keras_weights import SUFFIXES
 from edge_resnet.output import write_atomically
@@ -19,7 +21,7 @@ from edge_resnet.toml_table import IMAGES_WANTED, Table, advice_on, read_toml
 
 RECIPE_NAME = "edge-resnet.toml"
 """What ``edge-resnet init`` writes."""
-PRECISIONS = ("int8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32")
 METHODS = ("minmax", "percentile", "mse", "entropy", "moving-average")
 EFFORTS = ("fast", "standard", "best")
 POOLINGS = {"none": "map", "avg": "avg", "max": "max"}
@@ -102,6 +104,8 @@ class Recipe:
     quantize: QuantizeRecipe = QuantizeRecipe()
     accuracy: AccuracyRecipe = AccuracyRecipe()
     build: BuildRecipe = BuildRecipe()
+    engine: BuildOptions = DEFAULTS
+    """What compilers are asked for beside the network and the device."""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -128,6 +132,7 @@ def load_recipe(path: Path) -> Recipe:
         quantize=_quantize(tables["quantize"]),
         accuracy=_accuracy(tables["accuracy"]),
         build=_build(tables["build"]),
+        engine=read_engine_table(tables["engine"]),
     )
 
 

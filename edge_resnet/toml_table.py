@@ -60,7 +60,10 @@ class Table:
 
     def check_keys(self, recipe: type) -> None:
         """Refuses keys that are no fields of a dataclass."""
-        known = [field.name for field in fields(recipe)]
+        self.check_names([field.name for field in fields(recipe)])
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Refuses keys that are not among these."""
         for key in self.values:
             if key not in known:
                 raise RecipeError(f"{self.path}: unknown key '{key}' in [{self.name}]: {advice_on(key, known, 'keys')}")
@@ -94,6 +97,23 @@ class Table:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.wrong(key, "give a whole number, 1 or more")
         return value
+
+    def index(self, key: str) -> int | None:
+        """Reads a whole number, 0 or more."""
+        value = self.values.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise self.wrong(key, "give a whole number, 0 or more")
+        return value
+
+    def counts(self, key: str, length: int) -> tuple[int, ...] | None:
+        """Reads a list of so many whole numbers, each 1 or more."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        counts = isinstance(value, list) and all(type(item) is int and item >= 1 for item in value)
+        if not (counts and isinstance(value, list) and len(value) == length):
+            raise self.wrong(key, f"give a list of {length} whole numbers, each 1 or more")
+        return tuple(value)
 
     def points(self, key: str, default: float) -> float:
         """Reads a number of percentage points, 0 to 100."""

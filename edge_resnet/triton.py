@@ -19,7 +19,7 @@ from typing import Any
 
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.companion import KeptEngine, engines_of
-from edge_resnet.engines._tensorrt_build import MAX_BATCH
+from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EngineError, OutputError, UnavailableError
 from edge_resnet.golden import read_golden
@@ -54,7 +54,7 @@ _BACKENDS = {
 class Batching:
     """How Triton puts requests together."""
 
-    max_batch: int = MAX_BATCH
+    max_batch: int = DEFAULTS.batches.largest
     queue_delay_us: int = QUEUE_DELAY_US
     """How long a request may wait for others."""
 

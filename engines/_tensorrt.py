@@ -1,8 +1,8 @@
 """What TensorRT and TensorRT-RTX have in common, which is nearly everything: compiling and running one engine.
 
-Both have the same Python interface under two package names. Only names that TensorRT 10.3 to 11.4 and TensorRT-RTX all
-have are used here. The network is strongly typed: every type is the one that the ONNX graph states, INT8 where it has
-QuantizeLinear and DequantizeLinear.
+Both have the same Python interface under two package names. Only names that TensorRT 8.6 to 11.4 and TensorRT-RTX all
+have are used here; what differs is in ``_tensorrt_versions``. But for the oldest, a network is strongly typed: every type
+is the one that the ONNX graph states, INT8 where it has QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar
 from weakref import finalize
 
 from edge_resnet.engines._tensorrt_build import build_plan
+from edge_resnet.engines._tensorrt_config import default_workspace_mb
 from edge_resnet.engines._tensorrt_log import logger_of, one_line, read_layers
 from edge_resnet.engines._tensorrt_run import Plan, Worker
+from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.cuda.arrays import device_frames
 from edge_resnet.engines.cuda.choice import cuda_api, gpu_sm
-from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Progress
+from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Progress, QuantizedForm
+from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import UnavailableError
 
@@ -37,7 +41,8 @@ class TensorRtFamily(Engine):
 
     suffix = ".engine"
     scheme = "tensorrt"
-    int8_with = "fp16"
+    lines: ClassVar[tuple[Line, ...]]
+    """The versions that are supported, the oldest first."""
 
     @classmethod
     @abstractmethod
@@ -55,17 +60,54 @@ class TensorRtFamily(Engine):
         """The SMs that an engine compiled here runs on."""
 
     @classmethod
-    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+    def _compile(cls, model: bytes, target: Target, options: BuildOptions, progress: Progress) -> CompiledEngine:
         reason = cls.why_not_compile(target)
         if reason is not None:
             raise UnavailableError(f"cannot compile for {target.name}: {reason}")
         trt = cls._library()
+        if options.workspace_mb is None:
+            options = replace(options, workspace_mb=default_workspace_mb(target))
         logger = logger_of(trt)
         with logger.fresh():
-            data = build_plan(cls, trt, model, target, progress or _ignore)
-            layers = read_layers(logger.layers)
+            plan = build_plan(cls, trt, model, target, options, progress)
+            layers, log = read_layers(logger.layers), logger.text()
         versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
-        return CompiledEngine(cls.kind, data, layers, versions)
+        asked = {name: value for name, value in options.chosen.items() if name != "timing_cache"}
+        if asked:
+            versions["options"] = " ".join(f"{name}={value}" for name, value in asked.items())
+        return CompiledEngine(cls.kind, plan.data, layers, versions, plan.timing_cache, log, plan.beside_dla)
+
+    @classmethod
+    def line(cls, trt: ModuleType) -> Line:
+        """What is special of the version.
+
+        Raises:
+            UnavailableError: it is not supported.
+        """
+        return line_of(cls.product, cls.lines, str(trt.__version__))
+
+    @classmethod
+    def _line_here(cls) -> Line:
+        """That of the version installed here; the newest where none is."""
+        return cls.lines[-1] if cls._why_not_library() else cls.line(cls._library())
+
+    @classmethod
+    def available_options(cls) -> frozenset[str]:
+        return cls._line_here().options
+
+    @classmethod
+    def quantized_form(cls) -> QuantizedForm:
+        return cls._line_here().form
+
+    @classmethod
+    def compiler(cls) -> str:
+        return cls.product if cls._why_not_library() else f"{cls.product} {cls._library().__version__}"
+
+    @classmethod
+    def timing_cache_name(cls, target: Target) -> str | None:
+        if "timing_cache" not in cls.available_options() or cls._why_not_library():
+            return None
+        return f"{cls.kind}-{cls._library().__version__}-{target.name}"
 
     @classmethod
     def why_not_run(cls, target: Target) -> str | None:
@@ -82,11 +124,13 @@ class TensorRtFamily(Engine):
     @classmethod
     def _library(cls) -> ModuleType:
         try:
-            return import_module(cls.module)
+            trt = import_module(cls.module)
         except ModuleNotFoundError as error:
             raise UnavailableError(f"{cls.module} is not installed: {cls.install}") from error
         except (ImportError, OSError) as error:
             raise UnavailableError(f"{cls.module} is installed but cannot be loaded: {one_line(str(error))}") from error
+        cls.line(trt)  # refuses a version that is not supported
+        return trt
 
     def _open(self, data: bytes, cuda: str | None) -> None:
         self._use(Plan(self.product, self._library(), data, cuda_api(cuda)))
@@ -146,7 +190,3 @@ def why_not_gpu(target: Target) -> str | None:
     if sm is None:
         return f"{wanted} (this host has none)"
     return None if sm in target.sms else f"{wanted} (this host's has SM {sm})"
-
-
-def _ignore(phase: str, done: int, steps: int) -> None:
-    """Progress that nobody asked for."""

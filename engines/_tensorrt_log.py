@@ -16,33 +16,50 @@ from typing import Any
 from edge_resnet.engines.engine import Layer, Progress
 
 _KEPT_ERRORS = 64
+_KEPT_LINES = 2000
+_PLACED = ("[DlaLayer]", "[GpuLayer]")
+"""How the builder begins what it says of a layer that runs on a DLA, or beside it."""
 
 
 @cache
 def logger_of(trt: Any) -> Any:
     """The one logger of a library: TensorRT keeps the first that a process gives it and ignores all later ones.
 
-    It has ``errors`` (the oldest first), ``layers`` (the last build's final layers, as text) and ``fresh()``, a
-    context in which both are this thread's own.
+    It has ``errors`` (the oldest first), ``layers`` (the last build's final layers, as text), ``text()`` (these and every
+    warning) and ``fresh()``, a context in which all are this thread's own.
     """
+    kept = {
+        trt.ILogger.INTERNAL_ERROR: "INTERNAL ERROR",
+        trt.ILogger.ERROR: "ERROR",
+        trt.ILogger.WARNING: "WARNING",
+    }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self._lock = Lock()
             self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+            self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
             self.layers = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(one_line(message))
+            if severity in kept:
+                self.lines.append(f"[{kept[severity]}] {one_line(message)}")
+            elif message.startswith(_PLACED):
+                self.lines.append(one_line(message))
             elif message.startswith("Layers:"):
                 self.layers = message
+
+        def text(self) -> str:
+            return "".join(f"{line}\n" for line in (*self.lines, *filter(None, [self.layers.rstrip()])))
 
         @contextmanager
         def fresh(self) -> Iterator[None]:
             with self._lock:
                 self.errors.clear()
+                self.lines.clear()
                 self.layers = ""
                 yield
 
@@ -100,6 +117,7 @@ _PRECISIONS = {
     "bf16": "bf16",
     "half": "fp16",
     "fp16": "fp16",
+    "fp8": "fp8",
     "int64": "int64",
     "int32": "int32",
     "uint8": "uint8",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -43,7 +45,29 @@ class CompiledEngine:
     data: bytes
     layers: tuple[Layer, ...]
     versions: dict[str, str]
-    """Backend, library and SMs it was compiled with and for."""
+    """Backend, library and SMs it was compiled with and for; under ``options``, what was asked for beside that."""
+    timing_cache: bytes | None = field(default=None, repr=False)
+    """What the compiler has measured, old and new, for later builds on this device; None where it measures nothing."""
+    log: str = ""
+    """What the compiler said that matters, line by line: warnings, errors and the finished layers."""
+    beside_dla: tuple[str, ...] = ()
+    """Of an engine for a DLA, the layers that the DLA cannot run, and that the GPU does."""
+
+    @property
+    def layers_by_precision(self) -> dict[str, int]:
+        """How many layers compute in each precision, the most frequent first."""
+        return dict(Counter(layer.precision for layer in self.layers).most_common())
+
+
+@dataclass(frozen=True)
+class QuantizedForm:
+    """How a compiler takes a quantized graph."""
+
+    floats: str
+    """Precision that the graph states for what is not quantized: ``fp32`` or ``fp16``."""
+    stored_weights: bool
+    """Whether weights are stored as integers in front of their DequantizeLinear; else as floats, in front of a
+    QuantizeLinear too."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +92,6 @@ class Engine(ABC):
     """Of a file that holds the engine's bytes."""
     scheme: ClassVar[str]
     """Name of the quantization scheme whose Q/DQ the compiler takes."""
-    int8_with: ClassVar[str]
-    """Precision of what is not INT8 in an INT8 engine: ``fp32`` or ``fp16``."""
 
     input: InputSpec
     output: tuple[int, ...]
@@ -90,14 +112,66 @@ class Engine(ABC):
         self._open(data, cuda)
 
     @classmethod
-    @abstractmethod
-    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+    def compile(
+        cls,
+        model: bytes,
+        target: Target,
+        options: BuildOptions = DEFAULTS,
+        progress: Progress | None = None,
+    ) -> CompiledEngine:
         """Compiles a serialised ONNX model (uint8 N×H×W×C in, float32 answers out) for a target.
 
         Raises:
-            EngineError: the compiler refuses the model; its own words are in the message.
+            EngineError: the compiler refuses the model; its own words are in the message. Or an option is not to be had.
             UnavailableError: the compiler is not installed, or cannot compile for this target on this host.
         """
+        cls.check_options(options)
+        return cls._compile(model, target, options, progress or _silent)
+
+    @classmethod
+    def check_options(cls, options: BuildOptions) -> None:
+        """Refuses what this kind, in the version that is installed here, would ignore or does not know.
+
+        Raises:
+            EngineError: such an option was chosen.
+        """
+        available = cls.available_options()
+        for name, value in options.chosen.items():
+            if name not in available:
+                known = ", ".join(sorted(available)) or "none"
+                raise EngineError(
+                    f"{cls.compiler()} has no option {name}, and it is {value}: leave it out (there are: {known})"
+                )
+
+    @classmethod
+    def available_options(cls) -> frozenset[str]:
+        """The fields of :class:`BuildOptions` that this kind has, in the version that is installed here."""
+        return frozenset()
+
+    @classmethod
+    @abstractmethod
+    def compiler(cls) -> str:
+        """The compiler's name and, where it is installed, its version."""
+
+    @classmethod
+    @abstractmethod
+    def _compile(cls, model: bytes, target: Target, options: BuildOptions, progress: Progress) -> CompiledEngine:
+        """Compiles with options that have been checked."""
+
+    @classmethod
+    @abstractmethod
+    def quantized_form(cls) -> QuantizedForm:
+        """How the compiler that is installed here takes a quantized graph; where none is, how the newest does."""
+
+    @classmethod
+    def note_on(cls, precision: str) -> str | None:
+        """What whoever asks for a precision should know of it here, in one line."""
+        return None
+
+    @classmethod
+    def timing_cache_name(cls, target: Target) -> str | None:
+        """A name for the measurements that hold for a device and the version installed here; None: there are none."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -223,3 +297,7 @@ class Engine(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _silent(phase: str, done: int, steps: int) -> None:
+    """Progress that nobody asked for."""

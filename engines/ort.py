@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Layer, Progress
+from edge_resnet.engines.engine import (
+    Answers,
+    CompiledEngine,
+    Engine,
+    Frames,
+    InputSpec,
+    Layer,
+    Progress,
+    QuantizedForm,
+)
+from edge_resnet.engines.options import BuildOptions
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -59,7 +69,6 @@ class OrtEngine(Engine):
     kind = "onnxruntime"
     suffix = ".onnx"
     scheme = "cpu"
-    int8_with = "fp32"
 
     _session: onnxruntime.InferenceSession | None
 
@@ -85,12 +94,20 @@ class OrtEngine(Engine):
         self.input, self.output = other.input, other.output
 
     @classmethod
-    def compile(cls, model: bytes, target: Target, progress: Progress | None = None) -> CompiledEngine:
+    def _compile(cls, model: bytes, target: Target, options: BuildOptions, progress: Progress) -> CompiledEngine:
         with tempfile.TemporaryDirectory() as folder:
             optimised = Path(folder) / "optimised.onnx"
             _session(model, optimised)
             layers = _layers(optimised)
         return CompiledEngine(cls.kind, model, layers, {"onnxruntime": onnxruntime.__version__})
+
+    @classmethod
+    def compiler(cls) -> str:
+        return f"ONNX Runtime {onnxruntime.__version__}"
+
+    @classmethod
+    def quantized_form(cls) -> QuantizedForm:
+        return QuantizedForm(floats="fp32", stored_weights=True)
 
     @classmethod
     def why_not_compile(cls, target: Target) -> str | None:

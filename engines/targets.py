@@ -45,7 +45,7 @@ class Target:
     sms: tuple[int, ...]
     """GPU generations that one engine must run on, as compute capability × 10: 86 is 8.6. Empty for a CPU."""
     precisions: tuple[str, ...]
-    """Precisions that the convolutions of an engine can have there, of ``fp32``, ``fp16`` and ``int8``."""
+    """Precisions that an engine's convolutions can have there, of ``fp32``, ``fp16``, ``bf16``, ``int8`` and ``fp8``."""
     sms_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The SMs of an engine of some precision, where they are fewer than ``sms``."""
     memory_gb: float | None = None
@@ -54,6 +54,11 @@ class Target:
     """Deep-learning accelerators beside the GPU; None: not known."""
     jetpacks: tuple[JetPack, ...] = ()
     """Releases of JetPack that support it, oldest first; empty for what is not a Jetson."""
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the GPU has no memory of its own, as on every Jetson."""
+        return bool(self.jetpacks)
 
     def at(self, precision: str) -> Target:
         """The target as an engine of this precision serves it: with the SMs that have the precision.

@@ -6,8 +6,13 @@ from types import ModuleType
 from typing import Any
 
 from edge_resnet.engines._tensorrt import TensorRtFamily
+from edge_resnet.engines._tensorrt_config import bits
 from edge_resnet.engines._tensorrt_log import logger_of
+from edge_resnet.engines._tensorrt_versions import TENSORRT_RTX
 from edge_resnet.engines.targets import Target
+
+_UNFUSED = ("int8", "fp8")
+"""Precisions of which an engine has more kernels than one of FP16 (benchmarks/rtx_matrix.py)."""
 
 
 class TensorRtRtxEngine(TensorRtFamily):
@@ -17,6 +22,16 @@ class TensorRtRtxEngine(TensorRtFamily):
     module = "tensorrt_rtx"
     product = "TensorRT-RTX"
     install = "pip install 'edge-resnet[rtx]'"
+    lines = TENSORRT_RTX
+
+    @classmethod
+    def note_on(cls, precision: str) -> str | None:
+        if precision not in _UNFUSED:
+            return None
+        return (
+            f"TensorRT-RTX leaves part of each {precision.upper()} layer to a kernel of its own, so it need not be faster "
+            "than FP16 there: build both, and measure with `edge-resnet bench`"
+        )
 
     @classmethod
     def why_not_compile(cls, target: Target) -> str | None:
@@ -39,7 +54,7 @@ class TensorRtRtxEngine(TensorRtFamily):
         (so without INT8), and only the one after that is right. A build that succeeds ends it, however small.
         """
         builder = trt.Builder(logger_of(trt))
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        network = builder.create_network(bits(trt.NetworkDefinitionCreationFlag, cls.line(trt).typing.creation))
         layer = network.add_identity(network.add_input("x", trt.DataType.FLOAT, (1,)))
         network.mark_output(layer.get_output(0))
         config = builder.create_builder_config()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_resnet.engines._tensorrt_build import MAX_BATCH, MIN_BATCH, OPT_BATCH
+from edge_resnet.engines.options import BuildOptions, HardwareCompatibility
 from edge_resnet.errors import EngineError
 
 STRONG_TYPING = (10, 0)
@@ -27,6 +27,11 @@ _SINCE = {
     "--stripWeights": (10, 0),
 }
 """Flag → the first TensorRT whose trtexec has it, where 8.5's has not."""
+_HARDWARE = {
+    HardwareCompatibility.AMPERE_PLUS: "ampere+",
+    HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "sameComputeCapability",
+}
+"""As trtexec names them."""
 _WITHOUT_DLA = ((10, 8), (11, 4))
 """Releases from the first to before the second do not know DLA."""
 
@@ -46,70 +51,49 @@ class TrtexecInput:
 
 
 @dataclass(frozen=True)
-class TrtexecOptions:
-    """How to compile. None or False leaves a flag out, which leaves the choice to TensorRT."""
+class TrtexecFiles:
+    """The files of a line, as it names them."""
 
-    min_batch: int = MIN_BATCH
-    opt_batch: int = OPT_BATCH
-    max_batch: int = MAX_BATCH
-    workspace_mb: int | None = None
-    """Scratch memory that kernels may take, in MiB."""
-    optimization_level: int | None = None
-    """0 to 5: how long to look for faster kernels."""
-    dla_core: int | None = None
-    """The accelerator to run on, with the GPU for what it cannot do. It takes one batch size: ``opt_batch``."""
+    model: str
+    """ONNX. For TensorRT 8 FP32, with Q/DQ or beside a calibration cache for INT8; for newer ones typed as the engine shall
+    compute (``calibration.float_types``)."""
+    engine: str
     calibration_cache: str | None = None
-    """File of ranges for a graph without Q/DQ (implicit INT8)."""
+    """Ranges for a graph without Q/DQ (implicit INT8)."""
     timing_cache: str | None = None
-    """File in which measured kernels are kept from one build to the next."""
-    hardware_compatibility: str | None = None
-    """``ampere+``, or ``sameComputeCapability`` from TensorRT 10.13 on."""
-    version_compatible: bool = False
-    refit: bool = False
-    strip_weights: bool = False
-    tf32: bool = True
-    """TF32 for what is FP32."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
-            raise EngineError(
-                f"batches of {self.min_batch} to {self.max_batch} frames, at best {self.opt_batch}: "
-                f"give 1 ≤ least ≤ best ≤ greatest"
-            )
+    """Measured kernels, kept from one build to the next."""
 
 
 def trtexec_command(
-    version: str, precision: str, model: str, engine: str, frame: TrtexecInput, options: TrtexecOptions
+    version: str, precision: str, files: TrtexecFiles, frame: TrtexecInput, options: BuildOptions
 ) -> list[str]:
     """The command and its arguments.
 
     Args:
         version: TensorRT's, as in ``8.5.2``.
         precision: ``int8``, ``fp16``, …; from TensorRT 10 on the graph must have it.
-        model: the ONNX file. For TensorRT 8 FP32, with Q/DQ or beside a calibration cache for INT8; for newer ones typed
-            as the engine shall compute (``calibration.qdq.half_typed``).
-        engine: the file to write.
+        files: what is read and written.
         frame: the network's input.
-        options: the rest.
+        options: the rest. A DLA takes their one size of batch, and the GPU what it cannot do.
 
     Raises:
         EngineError: this TensorRT does not have the precision, or the flag that an option needs.
     """
     release = _release(version)
-    flags = list(_flags(release, precision, options))
+    flags = list(_flags(release, precision, files, options))
     for flag in flags:
         name = flag.partition("=")[0]
         if release < _SINCE.get(name, (0, 0)):
             first = ".".join(map(str, _SINCE[name]))
             raise EngineError(f"trtexec of TensorRT {version} has no {name}, which came with {first}: leave it out")
-    least, best, greatest = _batches(options)
+    batches = options.batches
     return [
         "trtexec",
-        f"--onnx={model}",
-        f"--saveEngine={engine}",
-        f"--minShapes={frame.shape(least)}",
-        f"--optShapes={frame.shape(best)}",
-        f"--maxShapes={frame.shape(greatest)}",
+        f"--onnx={files.model}",
+        f"--saveEngine={files.engine}",
+        f"--minShapes={frame.shape(batches.smallest)}",
+        f"--optShapes={frame.shape(batches.typical)}",
+        f"--maxShapes={frame.shape(batches.largest)}",
         *flags,
     ]
 
@@ -126,14 +110,8 @@ def _release(version: str) -> tuple[int, int]:
     return major, minor
 
 
-def _batches(options: TrtexecOptions) -> tuple[int, int, int]:
-    if options.dla_core is not None:
-        return options.opt_batch, options.opt_batch, options.opt_batch
-    return options.min_batch, options.opt_batch, options.max_batch
-
-
-def _flags(release: tuple[int, int], precision: str, options: TrtexecOptions) -> Iterator[str]:
-    yield from _precision_flags(release, precision, options.calibration_cache)
+def _flags(release: tuple[int, int], precision: str, files: TrtexecFiles, options: BuildOptions) -> Iterator[str]:
+    yield from _precision_flags(release, precision, files.calibration_cache)
     yield "--profilingVerbosity=detailed"
     yield "--buildOnly" if release < _SINCE["--skipInference"] else "--skipInference"
     if options.workspace_mb is not None:
@@ -142,10 +120,10 @@ def _flags(release: tuple[int, int], precision: str, options: TrtexecOptions) ->
         yield f"--builderOptimizationLevel={options.optimization_level}"
     if options.dla_core is not None:
         yield from _dla_flags(release, options.dla_core)
-    if options.timing_cache is not None:
-        yield f"--timingCacheFile={options.timing_cache}"
-    if options.hardware_compatibility is not None:
-        yield f"--hardwareCompatibilityLevel={options.hardware_compatibility}"
+    if files.timing_cache is not None:
+        yield f"--timingCacheFile={files.timing_cache}"
+    if options.hardware_compatibility in _HARDWARE:
+        yield f"--hardwareCompatibilityLevel={_HARDWARE[options.hardware_compatibility]}"
     if options.version_compatible:
         yield "--versionCompatible"
     if options.refit:

@@ -10,6 +10,7 @@ import typer
 
 from edge_resnet.cli._accuracy import print_accuracy
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.demo import demo_recipe
 from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.recipe import PRECISIONS, Recipe, load_recipe
@@ -23,6 +24,15 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle to write.")] = None,
     strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure of the drop.")] = False,
+    batch: Batch = None,
+    workspace: Workspace = None,
+    optimization_level: Level = None,
+    tf32: Tf32 = None,
+    version_compatible: Compatible = None,
+    hardware_compatible: Hardware = None,
+    refit: Refit = None,
+    strip_weights: Strip = None,
+    dla: Dla = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs the whole line: checkpoint → ONNX → INT8 → engines → accuracy → one verified bundle.
@@ -31,9 +41,13 @@ def run(
     """
     from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
 
-    chosen = _overridden(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
+    chosen = _with_flags(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
+    given = Flags(
+        batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
+    )
+    options = given.over(chosen.engine)
     bars = BarProgress()
-    result = build(chosen, bars)
+    result = build(replace(chosen, engine=options), bars)
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
@@ -48,7 +62,7 @@ def run(
         raise GateError("; ".join(reasons))  # the other targets are written: exit code 3 says so
 
 
-def _overridden(
+def _with_flags(
     recipe: Recipe, precision: str | None, target: list[str] | None, output: Path | None, strict: bool
 ) -> Recipe:
     if precision is not None and precision not in PRECISIONS:

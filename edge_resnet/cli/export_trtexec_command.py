@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.cli._handover import Jetpack
+from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.output import check_new, write_folder
 
 
@@ -28,16 +30,15 @@ def run(
         Path | None,
         typer.Option(metavar="T.json", help="A calibration table of F.onnx, to be that cache; DLA needs it so."),
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="The largest batch; 8 by default.")] = None,
-    opt_batch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The batch to choose kernels for; 1 by default.")
-    ] = None,
-    dla_core: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Run on this DLA, with batches of --opt-batch alone.")
-    ] = None,
-    workspace: Annotated[
-        int | None, typer.Option(metavar="MIB", min=1, help="Scratch memory that kernels may take.")
-    ] = None,
+    batch: Batch = None,
+    workspace: Workspace = None,
+    optimization_level: Level = None,
+    tf32: Tf32 = None,
+    version_compatible: Compatible = None,
+    hardware_compatible: Hardware = None,
+    refit: Refit = None,
+    strip_weights: Strip = None,
+    dla: Dla = None,
     json: JsonFlag = False,
 ) -> None:
     """Hands a network to a Jetson that compiles it with NVIDIA's trtexec: JetPack 5, or DLA. No Python is needed there.
@@ -46,11 +47,13 @@ def run(
 
     Example: `edge-resnet export-trtexec model.edge --target jetson-xavier-nx -o xavier`
     """
-    from edge_resnet.handover import HandoverOrder, hand_over, trtexec_options
+    from edge_resnet.handover import HandoverOrder, hand_over
 
     check_new(output)
-    options = trtexec_options(max_batch, opt_batch, dla_core, workspace)
-    made = hand_over(HandoverOrder(source, target, jetpack, implicit, table, options))
+    given = Flags(
+        batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
+    )
+    made = hand_over(HandoverOrder(source, target, jetpack, implicit, table, given.over(DEFAULTS)))
     write_folder(output, made.files)
     if json:
         print_json({"folder": str(output), **made.to_json(), "files": sorted(made.files)})

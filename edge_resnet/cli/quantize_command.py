@@ -15,7 +15,7 @@ def run(
     model: Annotated[Path, typer.Argument(metavar="F.onnx", help="The FP32 ONNX that was calibrated.")],
     table: Annotated[Path, typer.Option(help="Calibration table from `edge-resnet calibrate`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The Q/DQ ONNX to write.")],
-    scheme: Annotated[str, typer.Option(metavar="tensorrt|cpu", help="The family of engines.")] = "tensorrt",
+    scheme: Annotated[str, typer.Option(metavar="tensorrt|fp8|cpu", help="The family of engines.")] = "tensorrt",
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The calibration images; refinement looks at them again.")
     ] = None,
@@ -41,10 +41,11 @@ def run(
     from edge_resnet.onnx_file import save_onnx
     from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames, with_provenance
 
-    chain = chain_wanted(effort, tuple(refine) if refine else None)
+    wanted = scheme_named(scheme)
+    chain = chain_wanted(effort, tuple(refine) if refine else None, wanted)
     count = frames_wanted(effort, chain)
     check_writable(output, model, table)
-    ranges, wanted = open_table(table), scheme_named(scheme)
+    ranges = open_table(table)
     loaded = open_calibrated(model, ranges).model
     bars = BarProgress()
     with bars.stage("quantize"):
@@ -70,4 +71,5 @@ def run(
             }
         )
     else:
-        say(f"wrote {output}: {len(made.quantized_layers)} layers INT8, float: {', '.join(made.kept_float) or 'none'}")
+        kind, left = wanted.precision.upper(), ", ".join(made.kept_float) or "none"
+        say(f"wrote {output}: {len(made.quantized_layers)} layers {kind}, float: {left}")

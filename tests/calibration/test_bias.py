@@ -21,6 +21,7 @@ from edge_resnet.calibration import (
     exact_input,
 )
 from edge_resnet.calibration.qdq import place_qdq
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.table import model_digest
 
@@ -189,7 +190,7 @@ def test_a_kept_float_layer_needs_no_correction(
         np.testing.assert_allclose(constants(after.model)[name], value, atol=1e-6)
 
 
-@pytest.fixture(scope="module", params=SCHEMES)
+@pytest.fixture(scope="module", params=INT8_SCHEMES)
 def uncorrected_and_corrected(demo: Any, request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The demo network, quantized."""
     scheme = SCHEMES[request.param]

@@ -7,13 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import onnx
-import pytest
 from onnx import numpy_helper
 
 from edge_resnet.calibration import SCHEMES, collect, insert_qdq
-from edge_resnet.calibration.float_weights import check_symmetric, float_weights
+from edge_resnet.calibration.float_weights import float_weights
 from edge_resnet.calibration.simulate import exact_session, run_frames
-from edge_resnet.errors import CalibrationError
 
 Network = Callable[..., onnx.ModelProto]
 Frames = Callable[..., npt.NDArray[np.uint8]]
@@ -40,12 +38,3 @@ def test_the_integers_stay(network: Network, random_frames: Frames) -> None:
         assert np.array_equal(found, integers)
     frames = random_frames(8, 32)
     assert np.array_equal(run_frames(exact_session(after), frames), run_frames(exact_session(before), frames))
-
-
-def test_what_is_for_the_cpu_is_refused(network: Network, random_frames: Frames) -> None:
-    model = network("resnet20", 32)
-    table = collect(model, [random_frames(4, 32)], method="mse", images={}, preprocessing={})
-    check_symmetric(model)
-    check_symmetric(insert_qdq(model, table, SCHEMES["tensorrt"]).model)
-    with pytest.raises(CalibrationError, match="quantizes to uint8 with zero point .* quantize with --scheme tensorrt"):
-        check_symmetric(insert_qdq(model, table, SCHEMES["cpu"]).model)

@@ -1,4 +1,4 @@
-"""FP16 in the place of FP32: TensorRT types its layers by the graph."""
+"""Q/DQ networks in other forms: FP16 in the place of FP32, as TensorRT types its layers by the graph; float weights."""
 
 from __future__ import annotations
 

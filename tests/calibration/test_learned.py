@@ -22,6 +22,7 @@ from edge_resnet.calibration.fake_quant import FakeQuantized
 from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.reconstruct import _behind_blocks, adaround, reconstruct
 from edge_resnet.calibration.rounding import round_weights
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, run_frames
 
 TENSORRT = SCHEMES["tensorrt"]
@@ -65,7 +66,7 @@ def plain(written: Written, reading: npt.NDArray[Any]) -> onnx.ModelProto:
 
 
 class TestFakeQuantized:
-    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("scheme", INT8_SCHEMES)
     @pytest.mark.parametrize("arch", ["resnet20", "resnet18v2"])
     def test_answers_as_the_graph_that_engines_take(
         self, network: Network, random_frames: Frames, arch: str, scheme: str

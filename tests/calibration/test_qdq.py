@@ -12,6 +12,7 @@ import pytest
 
 from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, insert_qdq
 from edge_resnet.calibration.qdq import place_qdq
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, fast_session, run_frames
 from edge_resnet.errors import CalibrationError
 
@@ -25,7 +26,7 @@ Quantized = Callable[..., tuple[Any, CalibrationTable]]
 """``conftest.quantized``: a view of the quantized model, and the table."""
 
 every_architecture = pytest.mark.parametrize("arch", CONVOLUTIONS)
-every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+every_scheme = pytest.mark.parametrize("scheme", INT8_SCHEMES)
 
 
 class TestBothSchemes:

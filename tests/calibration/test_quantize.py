@@ -26,6 +26,7 @@ from edge_resnet.calibration import (
 from edge_resnet.calibration.bias import MEMORY, frames_at_once
 from edge_resnet.calibration.quantize import CHAIN, FRAMELESS, REFINEMENTS, chain_wanted, default_chain, refine
 from edge_resnet.calibration.refine import EXACT_PIXELS, Refined, exact_input
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.segments import Walk
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.errors import CalibrationError
@@ -51,7 +52,7 @@ class TestEffort:
         with pytest.raises(CalibrationError, match="unknown effort 'more': choose one of fast, standard, best"):
             frames_wanted("more")
 
-    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("scheme", INT8_SCHEMES)
     @pytest.mark.parametrize("arch", ["resnet18", "resnet20", "resnet50"])
     def test_bias_correction_takes_so_many_frames_as_fit_in_memory(
         self, network: Network, distinct_ranges: Ranges, random_frames: Frames, arch: str, scheme: str

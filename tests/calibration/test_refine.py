@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from edge_resnet.calibration import SCHEMES, CalibrationTable, exact_input, insert_qdq
 from edge_resnet.calibration.refine import EXACT_PIXELS, EXACT_RANGE
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, run_frames
 
 Network = Callable[..., onnx.ModelProto]
@@ -64,7 +65,7 @@ def test_keeps_the_frame_and_the_names_and_the_other_ranges(
     assert kinds == ["Cast", "Transpose", "Sub", "Pad", "Add", "Conv"]  # the Cast first: TensorRT moves no uint8
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", INT8_SCHEMES)
 def test_the_quantizer_gives_every_pixel_back(
     network: Network, distinct_ranges: Ranges, tensors_of: Tensors, scheme: str
 ) -> None:

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from edge_resnet.calibration import SCHEMES, CalibrationTable, Refined, collect, insert_qdq
 from edge_resnet.calibration import rounding as module
 from edge_resnet.calibration.rounding import round_weights, second_order
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration.topology import convolutions, load_graph
 
@@ -108,7 +109,7 @@ def test_a_wide_layer_is_rounded_in_parts(monkeypatch: pytest.MonkeyPatch, netwo
     assert [(part.columns.start, part.columns.stop) for part in parts] == [(0, 90), (90, 180), (180, 270), (270, 288)]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", INT8_SCHEMES)
 class TestNetwork:
     @pytest.fixture
     def refined(self, network: Network, random_frames: Frames) -> Refined:
@@ -143,7 +144,7 @@ class TestNetwork:
             assert flat[:, -2:].sum(1).max() <= limit and flat[:, :2].sum(1).min() >= -limit
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", INT8_SCHEMES)
 def test_the_demo_answers_new_images_better(demo: Any, sqnr: Callable[..., float], scheme: str) -> None:
     before = Refined(demo.model, demo.table)
     after = round_weights(before, SCHEMES[scheme], demo.frames[::8])

@@ -43,7 +43,7 @@ every_architecture = pytest.mark.parametrize("arch", LAYOUTS)
 
 
 def test_unknown_scheme_lists_those_there_are() -> None:
-    with pytest.raises(CalibrationError, match="'openvino': choose one of tensorrt, cpu"):
+    with pytest.raises(CalibrationError, match="'openvino': choose one of tensorrt, fp8, cpu"):
         scheme_named("openvino")
 
 

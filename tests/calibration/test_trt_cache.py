@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.calibration import SCHEMES, CalibrationTable, TensorRange, insert_qdq
+from edge_resnet.calibration.schemes import INT8_SCHEMES
 from edge_resnet.calibration.trt_cache import CalibrationCache, read_cache, table_from_cache, write_cache
 from edge_resnet.errors import CalibrationError
 
@@ -126,7 +127,7 @@ class TestTable:
             assert (r.low, r.high) == (0 if name in never_negative else -r.amax, r.amax)
             assert (r.minimum, r.maximum) == (r.low, r.high)
 
-    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("scheme", INT8_SCHEMES)
     def test_it_quantizes(
         self, network: Network, distinct_ranges: Callable[[onnx.ModelProto], CalibrationTable], scheme: str
     ) -> None:

@@ -536,7 +536,7 @@ def through_the_line(model: onnx.ModelProto, floor: float) -> None:
         quantized = quantize(model, table, SCHEMES[engine.scheme], FRAMES)
         assert set(quantized.quantized_layers) == {node.name for node in model.graph.node if node.op_type == "Conv"}
         lowered = Lowered.quantized(quantized, engine)
-        compiled = engine.compile(lowered.compiled_from, target_named(target), None)
+        compiled = engine.compile(lowered.compiled_from, target_named(target))
         lowered.check_coverage(target, compiled.layers)
         assert sqnr(answers(model), lowered.predicted(FRAMES)) > floor, target
 

@@ -23,10 +23,10 @@ from edge_resnet.calibration.trt_cache import read_cache, version_digits, write_
 from edge_resnet.chain import build
 from edge_resnet.compiling import lowered_from_bundle
 from edge_resnet.demo import demo_recipe
+from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.registry import engine_class
-from edge_resnet.engines.trtexec import TrtexecOptions
 from edge_resnet.errors import CalibrationError, EngineError
-from edge_resnet.handover import HandoverOrder, hand_over, trtexec_options
+from edge_resnet.handover import HandoverOrder, hand_over
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.preprocessing import NAMED, Preprocessing
 from edge_resnet.quantize_files import open_table
@@ -128,18 +128,18 @@ def test_dla_takes_the_fp32_network_and_its_table(
     bundle: Path, demo_onnx: Path, few: Path, ten_frames: Frames, cli_json: CliJson, refused: Refused
 ) -> None:
     cli_json("calibrate", demo_onnx, "--images", few / "calibration", "-o", "t.json")
-    flags = ("--target", XAVIER, "--dla-core", 0, "-o", "dla")
-    document = cli_json("export-trtexec", demo_onnx, "--table", "t.json", *flags, "--opt-batch", 4)
+    flags = ("--target", XAVIER, "--dla", 0, "-o", "dla")
+    document = cli_json("export-trtexec", demo_onnx, "--table", "t.json", *flags, "--batch", 4)
     assert document["command"][3:6] == [f"--{which}Shapes=frames:4x28x28x1" for which in ("min", "opt", "max")]
-    assert document["command"][-2:] == ["--useDLACore=0", "--allowGPUFallback"]
+    assert document["command"][-3:] == ["--useDLACore=0", "--allowGPUFallback", "--noTF32"]
     assert Path("dla/calibration.cache").read_text() == write_cache(open_table(Path("t.json")), "8502")
     model = Path("dla/model.onnx").read_bytes()
     assert np.array_equal(answers(model, ten_frames), answers(demo_onnx.read_bytes(), ten_frames))
 
-    line = refused(2, "export-trtexec", bundle, "--target", XAVIER, "--dla-core", 0, "-o", "no")
+    line = refused(2, "export-trtexec", bundle, "--target", XAVIER, "--dla", 0, "--batch", 1, "-o", "no")
     assert "takes INT8 from a calibration cache, for a network with its ReLUs" in line and "--table" in line
-    line = refused(2, "export-trtexec", bundle, "--target", "jetson-thor", "--dla-core", 0, "-o", "no")
-    assert line == "jetson-thor has no DLA: leave --dla-core out"
+    line = refused(2, "export-trtexec", bundle, "--target", "jetson-thor", "--dla", 0, "--batch", 1, "-o", "no")
+    assert line == "jetson-thor has no DLA: leave --dla out"
     assert "it exists already" in refused(2, "export-trtexec", bundle, "--target", XAVIER, "-o", "dla")
 
 
@@ -188,15 +188,6 @@ def test_versions_as_caches_have_them() -> None:
 
 
 def test_a_flag_that_the_devices_trtexec_has_not_is_refused(bundle: Path) -> None:
-    options = TrtexecOptions(optimization_level=5)
+    options = BuildOptions(optimization_level=5)
     with pytest.raises(EngineError, match="trtexec of TensorRT 8.5.2 has no --builderOptimizationLevel"):
         hand_over(HandoverOrder(bundle, XAVIER, options=options))
-
-
-def test_the_largest_batch_is_never_smaller_than_the_best_one() -> None:
-    assert trtexec_options() == TrtexecOptions()
-    made = trtexec_options(opt_batch=16)
-    assert (made.min_batch, made.opt_batch, made.max_batch) == (1, 16, 16)
-    assert trtexec_options(max_batch=4).max_batch == 4
-    with pytest.raises(EngineError, match="batches of 1 to 2 frames, at best 4: give 1 ≤ least ≤ best ≤ greatest"):
-        trtexec_options(max_batch=2, opt_batch=4)

@@ -10,6 +10,8 @@ import pytest
 
 from edge_resnet.calibration.observers import OBSERVERS
 from edge_resnet.calibration.quantize import chain_wanted
+from edge_resnet.engine_options import FLAGS
+from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
 from edge_resnet.errors import OutputError, RecipeError
 from edge_resnet.preprocessing import NAMED, Preprocessing
 from edge_resnet.recipe import (
@@ -24,6 +26,8 @@ from edge_resnet.recipe import (
     write_recipe_template,
 )
 
+ENGINE_KEYS = ("workspace_mb", "optimization_level", "dla_core")
+"""Those of ``[engine]`` that the template leaves out."""
 MODEL = '[model]\narch = "resnet20"\nweights = "weights.pth"\n'
 ONNX = '[model]\nonnx = "model.onnx"\n'
 PREPROCESSING = """[preprocessing]
@@ -78,6 +82,7 @@ def test_the_least_recipe_has_the_documented_defaults(folder: Path) -> None:
         quantize=QuantizeRecipe(effort="standard", keep_float=(), refine=None),
         accuracy=AccuracyRecipe(images=None, max_drop=1.0, strict=False),
         build=BuildRecipe(precision="int8", targets=("cpu",), output=folder / "model.edge"),
+        engine=BuildOptions(),
     )
 
 
@@ -99,6 +104,15 @@ strict = true
 precision = "fp16"
 targets = ["rtx", "jetson-orin-nano"]
 output = "out/shelf.edge"
+[engine]
+batches = [1, 4, 16]
+workspace_mb = 512
+optimization_level = 0
+tf32 = true
+version_compatible = true
+hardware_compatibility = "ampere-plus"
+refit = true
+strip_weights = true
 """
     recipe = load(folder, text)
     assert recipe.model == ModelRecipe("resnet20", folder / "weights.pth", None, 7, folder / "labels.txt", shortcut="C")
@@ -107,6 +121,35 @@ output = "out/shelf.edge"
     assert recipe.accuracy == AccuracyRecipe(folder / "test.csv", 2.0, True)
     assert type(recipe.accuracy.max_drop) is float
     assert recipe.build == BuildRecipe("fp16", ("rtx", "jetson-orin-nano"), folder / "out/shelf.edge")
+    assert recipe.engine == BuildOptions(
+        BatchRange(1, 4, 16), 512, 0, True, True, HardwareCompatibility.AMPERE_PLUS, refit=True, strip_weights=True
+    )
+
+
+def test_a_dla_takes_one_size_of_batch(folder: Path) -> None:
+    recipe = load(folder, f"{LEAST}[engine]\nbatches = [2, 2, 2]\ndla_core = 0\n")
+    assert recipe.engine == BuildOptions(BatchRange(2, 2, 2), dla_core=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("workspace = 1", "unknown key 'workspace' in [engine]: did you mean 'workspace_mb'?"),
+        ("timing_cache = 1", "unknown key 'timing_cache' in [engine]: the keys are batches, workspace_mb, "),
+        ("batches = [1, 8]", "'batches' in [engine] is [1, 8]: give a list of 3 whole numbers, each 1 or more"),
+        ("batches = [1, 1, true]", "'batches' in [engine] is [1, 1, True]: give a list of 3 whole numbers"),
+        ("batches = [1, 9, 8]", "[engine]: batches are 1,9,8: give smallest, typical and largest, rising"),
+        ("workspace_mb = 0", "'workspace_mb' in [engine] is 0: give a whole number, 1 or more"),
+        ("optimization_level = 6", "[engine]: optimization_level is 6: give a whole number from 0 to 5"),
+        ("optimization_level = -1", "'optimization_level' in [engine] is -1: give a whole number, 0 or more"),
+        ('hardware_compatibility = "all"', "is 'all': choose one of none, same-compute-capability, ampere-plus"),
+        ("dla_core = 0", "[engine]: dla_core is 0 and batches are 1,1,8: a DLA takes one size of batch"),
+        ("dla_core = true", "'dla_core' in [engine] is true: give a whole number, 0 or more"),
+        ("tf32 = 1", "'tf32' in [engine] is 1: give true or false"),
+    ],
+)
+def test_an_engine_table_that_cannot_be_used(folder: Path, line: str, message: str) -> None:
+    assert message in refusal(folder, f"{LEAST}[engine]\n{line}\n")
 
 
 def test_no_refinement_is_another_chain_than_the_default(folder: Path) -> None:
@@ -315,9 +358,14 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
         line for line in lines if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier()
     ]
     keys = [line[2:].split(" = ")[0] for line in optional]
-    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut", "refine"]
+    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut", "refine", *ENGINE_KEYS]
     path.write_text("\n".join(line[2:] if line in optional else line for line in lines if "resnet50.pth" not in line))
-    path.write_text(path.read_text().replace('arch = "resnet50"\n', "").replace('shortcut = "B"\n', ""))
+    path.write_text(
+        path.read_text()
+        .replace('arch = "resnet50"\n', "")
+        .replace('shortcut = "B"\n', "")
+        .replace("[1, 1, 8]", "[1, 1, 1]")
+    )
     for name in ("resnet50.onnx", "labels.txt"):
         (tmp_path / name).touch()
     for name in ("calibration", "test"):
@@ -325,6 +373,7 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.model == ModelRecipe(onnx=tmp_path / "resnet50.onnx", classes=1000, labels=tmp_path / "labels.txt")
     assert recipe.quantize.refine == chain_wanted("standard", ("exact-input", "round"))
+    assert recipe.engine == BuildOptions(BatchRange(1, 1, 1), workspace_mb=1024, optimization_level=3, dla_core=0)
 
 
 def test_the_template_shows_every_key_and_every_choice(tmp_path: Path) -> None:
@@ -333,6 +382,8 @@ def test_the_template_shows_every_key_and_every_choice(tmp_path: Path) -> None:
     for recipe in recipes:
         for field in fields(recipe):
             assert f"\n{field.name} = " in text or f"\n# {field.name} = " in text, field.name
+    for key in FLAGS:
+        assert f"\n{key} = " in text or f"\n# {key} = " in text, key
     words = "int8 fp16 fp32 minmax percentile mse fast standard best bilinear bicubic lanczos box nearest rgb bgr gray"
     assert [word for word in words.split() if f'"{word}"' not in text] == []
 

@@ -47,7 +47,7 @@ def test_device_file_is_named_like_its_target_and_has_no_key_that_is_not_read(na
     assert target.description
     assert keys - {"jetpack"} <= {field.name for field in dataclasses.fields(Target)}
     assert target.precisions
-    assert set(target.precisions) <= {"fp32", "fp16", "int8"}
+    assert set(target.precisions) <= {"fp32", "fp16", "bf16", "int8", "fp8"}
 
 
 def test_only_what_has_a_source_is_known_of_the_accelerators_and_the_memory() -> None:
@@ -89,10 +89,14 @@ def test_callers_cannot_change_the_targets() -> None:
 def test_an_engine_for_every_rtx_leaves_out_turing_where_turing_cannot_do_it() -> None:
     rtx = target_named("rtx")
     assert rtx.at("int8").sms == rtx.at("fp32").sms == (80, 86, 89, 120, 121)
+    assert rtx.at("bf16").sms == rtx.at("int8").sms
+    assert rtx.at("fp8").sms == (89, 120, 121)
     assert rtx.at("fp16").sms == rtx.sms == (75, 80, 86, 89, 120, 121)
 
 
-@pytest.mark.parametrize(("target", "precision"), [("cpu", "fp16"), ("rtx-20", "int8"), ("rtx-20", "fp32")])
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cpu", "fp16"), ("rtx-20", "int8"), ("rtx-20", "fp32"), ("rtx-30", "fp8")]
+)
 def test_a_precision_that_no_device_of_the_target_has_is_refused(target: str, precision: str) -> None:
     with pytest.raises(EngineError, match=f"target '{target}' has no {precision}: choose one of"):
         target_named(target).at(precision)

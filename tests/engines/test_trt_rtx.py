@@ -7,77 +7,24 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 import tensorrt_rtx
-from onnx import numpy_helper
+from residual_network import CONVOLUTIONS, FLOAT_TYPES, residual_network
 
 from edge_resnet.engines import cuda
 from edge_resnet.engines._tensorrt_log import logger_of
 from edge_resnet.engines.engine import CompiledEngine
+from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.engines.trt import TensorRtEngine
 from edge_resnet.engines.trt_rtx import TensorRtRtxEngine
 from edge_resnet.errors import EngineError, UnavailableError
 
-CONVOLUTIONS = {"conv1", "conv2", "conv3"}
-FLOAT_TYPES = {"fp32": (np.float32, 17), "fp16": (np.float16, 19)}
-"""Type of all float tensors → numpy's type and the opset that allows it in Q/DQ."""
 RTX_30 = target_named("rtx-30")
 RTX_INT8 = target_named("rtx").at("int8")
 
 needs_no_gpu = pytest.mark.skipif(cuda.gpu_sm() is not None, reason="this host has an NVIDIA GPU")
-
-
-def residual_network(
-    precision: str, *, quantised: bool = True, head: str = "Conv(mean, head_w)", zero_point: int = 0
-) -> bytes:
-    """uint8 N×32×32×3 → a convolution, a residual block of two → logits. Each node is named as its output."""
-    dtype, opset = FLOAT_TYPES[precision]
-    code = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    pair = "{0}_q = QuantizeLinear({0}, scale, zero) {0}_dq = DequantizeLinear({0}_q, scale, zero)"
-    pair = pair if quantised else "{0}_dq = Identity({0})"
-    weight = "{0}_dq = DequantizeLinear <axis=0> ({0}, {0}_scale)" if quantised else "{0}_dq = Identity({0})"
-    text = f"""<ir_version: 9, opset_import: ["": {opset}]>
-    residual (uint8[N,32,32,3] frames) => (float[N,10] logits) {{
-        cast = Cast <to={code}> (frames) chw = Transpose <perm=[0,3,1,2]> (cast) centred = Sub(chw, offset)
-        {pair.format("centred")} {weight.format("conv1_w")}
-        conv1 = Conv <pads=[1,1,1,1]> (centred_dq, conv1_w_dq, bias) relu1 = Relu(conv1)
-        {pair.format("relu1")} {weight.format("conv2_w")}
-        conv2 = Conv <pads=[1,1,1,1]> (relu1_dq, conv2_w_dq, bias) relu2 = Relu(conv2)
-        {pair.format("relu2")} {weight.format("conv3_w")}
-        conv3 = Conv <pads=[1,1,1,1]> (relu2_dq, conv3_w_dq, bias)
-        sum = Add(conv3, relu1_dq) relu3 = Relu(sum) mean = GlobalAveragePool(relu3)
-        flat = Flatten(mean) head = {head} flat_head = Flatten(head) logits = Cast <to=1> (flat_head)
-    }}"""
-    model = onnx.parser.parse_model(text)
-    for node in model.graph.node:
-        node.name = node.output[0]
-    used = {name for node in model.graph.node for name in node.input}
-    arrays = parameters(np.random.default_rng(0), dtype, quantised, zero_point)
-    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in arrays.items() if name in used)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-def parameters(
-    random: np.random.Generator, dtype: npt.DTypeLike, quantised: bool, zero_point: int
-) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {
-        "offset": np.asarray(128, dtype),
-        "scale": np.asarray(1, dtype),
-        "zero": np.asarray(zero_point, np.int8),
-        "bias": random.standard_normal(16).astype(dtype),
-        "head_w": random.standard_normal((10, 16, 1, 1)).astype(dtype),
-        "matrix": random.standard_normal((16, 10)).astype(dtype),
-    }
-    for name, channels in (("conv1_w", 3), ("conv2_w", 16), ("conv3_w", 16)):
-        integers = random.integers(-127, 128, (16, channels, 3, 3)).astype(np.int8)
-        arrays[name] = integers if quantised else (integers * 0.001).astype(dtype)
-        arrays[f"{name}_scale"] = random.uniform(0.0005, 0.0015, 16).astype(dtype)
-    return arrays
 
 
 def convolutions(compiled: CompiledEngine, precision: str) -> set[str]:
@@ -165,7 +112,7 @@ def test_a_build_that_fails_leaves_nothing_for_the_next(stop: str) -> None:
 
     failing, progress = (model, cancel) if stop == "cancelled" else (FP32_PRODUCT, None)
     with pytest.raises((EngineError, InterruptedError)):
-        TensorRtRtxEngine.compile(failing, target_named("rtx-20"), progress)
+        TensorRtRtxEngine.compile(failing, target_named("rtx-20"), progress=progress)
     assert convolutions(TensorRtRtxEngine.compile(model, RTX_30), "int8") == CONVOLUTIONS
 
 
@@ -175,7 +122,7 @@ def test_progress_counts_every_phase_to_its_end() -> None:
     def progress(phase: str, done: int, steps: int) -> None:
         counts.setdefault(phase, []).append((done, steps))
 
-    TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress)
+    TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress=progress)
     assert [done for done, _ in counts["Building engine"][:3]] == [0, 1, 2]
     assert all(0 <= done <= steps for phase in counts.values() for done, steps in phase)
     assert all(phase[-1][0] == phase[-1][1] for phase in counts.values())
@@ -190,7 +137,7 @@ def test_what_progress_raises_stops_the_build_and_nothing_else(failure: BaseExce
         raise failure
 
     with pytest.raises(type(failure)) as caught:
-        TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress)
+        TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress=progress)
     assert caught.value is failure
     assert len(calls) == 1
     assert "BuildCanceled" in logger_of(tensorrt_rtx).errors[0]
@@ -203,7 +150,7 @@ def test_what_progress_raises_at_the_very_end_is_not_lost() -> None:
             raise ValueError("no terminal")
 
     with pytest.raises(ValueError, match="no terminal"):
-        TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress)
+        TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, progress=progress)
 
 
 def test_builds_in_several_threads_do_not_mix_their_layers() -> None:
@@ -259,8 +206,62 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
 
 
 def test_a_tensorrt_that_is_too_old_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    jetpack_6_0 = ModuleType("tensorrt")
-    jetpack_6_0.__dict__["__version__"] = "8.6.2"
-    monkeypatch.setitem(sys.modules, "tensorrt", jetpack_6_0)
-    with pytest.raises(UnavailableError, match="^TensorRT 8.6.2 is too old: install 10.3 or newer"):
+    jetpack_5 = ModuleType("tensorrt")
+    jetpack_5.__dict__["__version__"] = "8.5.2"
+    monkeypatch.setitem(sys.modules, "tensorrt", jetpack_5)
+    with pytest.raises(UnavailableError, match="^TensorRT 8.5.2 is not supported: install a newer one"):
         TensorRtEngine(b"")
+
+
+REFUSED = {
+    "hardware_compatibility": BuildOptions(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
+    "dla_core": BuildOptions(batches=BatchRange(1, 1, 1), dla_core=0),
+    "timing_cache": BuildOptions(timing_cache=b""),
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_what_tensorrt_rtx_would_ignore_is_refused(option: str) -> None:
+    version = tensorrt_rtx.__version__
+    with pytest.raises(EngineError, match=f"^TensorRT-RTX {version} has no option {option}, and it is ") as caught:
+        TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, REFUSED[option])
+    assert str(caught.value).endswith(
+        "(there are: batches, optimization_level, refit, strip_weights, tf32, version_compatible, workspace_mb)"
+    )
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (BuildOptions(workspace_mb=1), "no tactics to implement the operation within workspace limit"),
+        (BuildOptions(version_compatible=True), "Unable to load library: libnvinfer_lean"),
+        (BuildOptions(refit=True), "CHECK\\(status == CUDA_SUCCESS\\) failed"),
+        (BuildOptions(strip_weights=True), "CHECK\\(status == CUDA_SUCCESS\\) failed"),
+    ],
+)
+def test_what_the_compiler_cannot_do_here_it_says_itself(options: BuildOptions, words: str) -> None:
+    with pytest.raises(EngineError, match=f"^TensorRT-RTX cannot compile the model for rtx-30: .*{words}"):
+        TensorRtRtxEngine.compile(residual_network("fp32", quantised=False), RTX_30, options)
+    assert TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30).layers, "and the next build is as it should be"
+
+
+def test_batches_are_those_of_the_engine_and_options_are_written_down() -> None:
+    model = residual_network("fp16")
+    options = BuildOptions(batches=BatchRange(2, 2, 2), workspace_mb=64, optimization_level=1, tf32=True)
+    compiled = TensorRtRtxEngine.compile(model, RTX_30, options)
+    assert compiled.versions["options"] == "batches=2,2,2 workspace_mb=64 optimization_level=1 tf32=true"
+    assert "options" not in TensorRtRtxEngine.compile(model, RTX_30).versions
+    layers = logger_of(tensorrt_rtx).layers
+    TensorRtRtxEngine.compile(model, RTX_30, options)
+    fixed = logger_of(tensorrt_rtx).layers
+    assert "Dimensions: [-1,32,32,3]" in layers and "Dimensions: [2,32,32,3]" in fixed
+
+
+def test_the_log_holds_the_layers_and_every_count_is_of_them() -> None:
+    compiled = TensorRtRtxEngine.compile(residual_network("fp16"), RTX_30)
+    assert "\nLayers:\n" in compiled.log and compiled.log.endswith("\n")
+    assert "[WARNING] (foreignNode) Converting conv activation scales to fp32." in compiled.log.split("\n")
+    assert all(layer.name in compiled.log for layer in compiled.layers)
+    assert sum(compiled.layers_by_precision.values()) == len(compiled.layers)
+    assert compiled.layers_by_precision["int8"] >= 3

@@ -1,0 +1,38 @@
+"""The compiler's options as flags, and back."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from edge_resnet.engine_options import FLAGS, as_flags, parse_batches
+from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
+from edge_resnet.errors import EngineError
+
+
+def test_every_option_but_the_timing_cache_has_a_flag() -> None:
+    assert FLAGS.keys() == {field.name for field in fields(BuildOptions)} - {"timing_cache"}
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("1,1,8", (1, 1, 8)), ("4", (4, 4, 4)), ("1, 2, 3", (1, 2, 3))])
+def test_batches(text: str, sizes: tuple[int, int, int]) -> None:
+    assert parse_batches(text) == BatchRange(*sizes)
+
+
+@pytest.mark.parametrize("text", ["", "1,8", "1,1,8,9", "one", "-1", "1.5", "²"])
+def test_batches_that_are_none(text: str) -> None:
+    with pytest.raises(EngineError, match=f"^--batch is '{text}': give smallest, typical and largest, such as 1,1,8"):
+        parse_batches(text)
+
+
+def test_flags_say_what_was_chosen() -> None:
+    assert as_flags(BuildOptions(timing_cache=b"measured")) == ""
+    options = BuildOptions(
+        BatchRange(2, 2, 2),
+        workspace_mb=64,
+        tf32=True,
+        hardware_compatibility=HardwareCompatibility.AMPERE_PLUS,
+        dla_core=0,
+    )
+    assert as_flags(options) == " --batch 2,2,2 --workspace 64 --tf32 --hardware-compatible ampere-plus --dla 0"
