@@ -19,7 +19,7 @@ import numpy as np
 from edge_resnet.engines import cuda
 from edge_resnet.engines._tensorrt_build import NO_REASON, build_plan
 from edge_resnet.engines._tensorrt_config import default_workspace_mb
-from edge_resnet.engines._tensorrt_log import logger_of, one_line, read_layers
+from edge_resnet.engines._tensorrt_log import inspected_layers, logger_of, one_line, read_layers
 from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
 from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, InputSpec, Progress, QuantizedForm
@@ -69,6 +69,7 @@ class TensorRtFamily(Engine):
         logger = logger_of(trt)
         with logger.fresh():
             plan = build_plan(cls, trt, model, target, options, progress)
+            logger.layers = logger.layers or inspected_layers(trt, logger, plan.data)
             layers, log = read_layers(logger.layers), logger.text()
         versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
         asked = {name: value for name, value in options.chosen.items() if name != "timing_cache"}
