@@ -171,9 +171,10 @@ class TensorRtFamily(Engine):
         outputs = [name for name in names if name not in inputs]
         check_tensors(trt, [tensors[name] for name in inputs], [tensors[name] for name in outputs])
         self._input_name, self._output_name = inputs[0], outputs[0]
-        self._max_batch = int(engine.get_tensor_profile_shape(self._input_name, 0)[2][0])
+        smallest, _, largest = engine.get_tensor_profile_shape(self._input_name, 0)
+        self._max_batch = int(largest[0])
         _, height, width, channels = tensors[self._input_name].shape
-        self.input = InputSpec(height, width, channels, self._max_batch)
+        self.input = InputSpec(height, width, channels, self._max_batch, int(smallest[0]))
         self.output = tensors[self._output_name].shape[1:]
 
     def _allocate(self, resources: ExitStack) -> None:

@@ -78,6 +78,8 @@ class InputSpec:
     channels: int
     max_batch: int | None
     """None: no limit."""
+    min_batch: int = 1
+    """Smaller batches are filled up with their last frame, whose further answers are left out."""
 
 
 class Engine(ABC):
@@ -215,7 +217,9 @@ class Engine(ABC):
             )
         if spec.max_batch is not None and len(frames) > spec.max_batch:
             raise EngineError(f"a batch of {len(frames)} frames: the engine takes up to {spec.max_batch}")
-        return self._run(np.ascontiguousarray(frames))
+        missing = max(0, spec.min_batch - len(frames))
+        filled = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)]) if missing else frames
+        return self._run(np.ascontiguousarray(filled))[: len(frames)]
 
     def close(self) -> None:
         """Frees what the engine holds; may be called again."""
