@@ -18,6 +18,14 @@ from edge_resnet.errors import CalibrationError
 
 
 @dataclass(frozen=True)
+class Opset:
+    """A version of ONNX's operators, and that of the file format which it came with."""
+
+    version: int
+    ir_version: int
+
+
+@dataclass(frozen=True)
 class FloatType:
     """A type that may stand in FP32's place."""
 
@@ -27,20 +35,28 @@ class FloatType:
     dtype: npt.DTypeLike
     limit: float
     """The largest number that it holds."""
-    opset: int
-    """The first in which all operators of these networks take it."""
-    ir_version: int
+    needs: Opset
+    """The first in which the operators of these networks take it."""
+    quantized_needs: Opset
+    """The first in which QuantizeLinear does."""
 
 
-FP16 = FloatType("FP16", TensorProto.FLOAT16, np.float16, float(np.finfo(np.float16).max), opset=19, ir_version=9)
-"""QuantizeLinear takes it from opset 19 on, all else since long."""
+FP16 = FloatType(
+    "FP16",
+    TensorProto.FLOAT16,
+    np.float16,
+    float(np.finfo(np.float16).max),
+    needs=Opset(13, 7),
+    quantized_needs=Opset(19, 9),
+)
+"""Old parsers (TensorRT 8.6's) need not meet a newer opset than the network has, but for Q/DQ, which they get in FP32."""
 BF16 = FloatType(
     "BF16",
     TensorProto.BFLOAT16,
     ml_dtypes.bfloat16,
     float.fromhex("0x1.fep127"),
-    opset=22,
-    ir_version=10,
+    needs=Opset(22, 10),
+    quantized_needs=Opset(22, 10),
 )
 """Conv and the pooling operators take it from opset 22 on."""
 
@@ -77,8 +93,10 @@ def _retyped(model: onnx.ModelProto, wanted: FloatType) -> onnx.ModelProto:
         helper.make_node("Cast", [f"{answer}.half"], [answer], name=f"{answer}.cast", to=TensorProto.FLOAT)
     )
     del graph.value_info[:]
-    made.ir_version = max(made.ir_version, wanted.ir_version)
-    made.opset_import[0].version = max(made.opset_import[0].version, wanted.opset)
+    quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
+    needed = wanted.quantized_needs if quantized else wanted.needs
+    made.ir_version = max(made.ir_version, needed.ir_version)
+    made.opset_import[0].version = max(made.opset_import[0].version, needed.version)
     onnx.checker.check_model(made, full_check=True)
     return made
 

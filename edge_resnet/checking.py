@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_resnet.adoption import open_network
 from edge_resnet.appearance import Appearance
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
+from edge_resnet.calibration.qdq import is_fp8
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
 from edge_resnet.compiling import lowered_from_bundle
@@ -46,10 +47,11 @@ def check_file(
 def _check_onnx(
     source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
 ) -> Judgement:
-    name = source.name if target is None else target_named(target).at("int8").name
     if reference is None:
         raise ModelError(f"{source} holds no FP32 network to compare with: give it with --reference F.onnx")
     quantized = load_onnx(source)
+    precision = "fp8" if is_fp8(quantized) else "int8"
+    name = source.name if target is None else target_named(target).at(precision).name
     found = read_metadata(quantized, str(source))
     network = open_network(reference, found.preprocessing)
     if found.calibration is not None:

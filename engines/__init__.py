@@ -4,7 +4,20 @@ Sees bytes and arrays only. A backend's library is imported when its engine is f
 """
 
 from edge_resnet.engines.engine import CompiledEngine, Engine, InputSpec, Layer
+from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, all_targets, target_named
 
-__all__ = ["CompiledEngine", "Engine", "InputSpec", "Layer", "Target", "all_targets", "engine_class", "target_named"]
+__all__ = [
+    "BatchRange",
+    "BuildOptions",
+    "CompiledEngine",
+    "Engine",
+    "HardwareCompatibility",
+    "InputSpec",
+    "Layer",
+    "Target",
+    "all_targets",
+    "engine_class",
+    "target_named",
+]

@@ -18,7 +18,7 @@ from weakref import finalize
 
 from edge_resnet.engines._tensorrt_build import build_plan
 from edge_resnet.engines._tensorrt_config import default_workspace_mb
-from edge_resnet.engines._tensorrt_log import logger_of, one_line, read_layers
+from edge_resnet.engines._tensorrt_log import inspected_layers, logger_of, one_line, read_layers
 from edge_resnet.engines._tensorrt_run import Plan, Worker
 from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.cuda.arrays import device_frames
@@ -26,7 +26,7 @@ from edge_resnet.engines.cuda.choice import cuda_api, gpu_sm
 from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Progress, QuantizedForm
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
-from edge_resnet.errors import UnavailableError
+from edge_resnet.errors import EngineError, UnavailableError
 
 
 class TensorRtFamily(Engine):
@@ -70,6 +70,7 @@ class TensorRtFamily(Engine):
         logger = logger_of(trt)
         with logger.fresh():
             plan = build_plan(cls, trt, model, target, options, progress)
+            logger.layers = logger.layers or inspected_layers(trt, logger, plan.data)
             layers, log = read_layers(logger.layers), logger.text()
         versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
         asked = {name: value for name, value in options.chosen.items() if name != "timing_cache"}
@@ -167,6 +168,10 @@ class TensorRtFamily(Engine):
         found = device_frames(frames, self._worker.stream)
         self._check_shape(found.shape)
         self._check_out(found.shape[0], out)
+        if found.shape[0] < self.input.min_batch:
+            raise EngineError(
+                f"{found.shape[0]} frames on the GPU: the engine takes batches from {self.input.min_batch}"
+            )
         return self._worker.run_device(found, stream, out)
 
     def _close(self) -> None:

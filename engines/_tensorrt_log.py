@@ -1,6 +1,7 @@
 """What TensorRT says while it works: a logger that keeps what matters, progress, and the layers of a finished engine.
 
-TensorRT and TensorRT-RTX report failures and finished layers only in their log, so the log is read here, in one place.
+TensorRT and TensorRT-RTX report failures only in their log, and TensorRT-RTX its finished layers too where there is no GPU,
+so the log is read here, in one place.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ _LAYER = re.compile(
 )
 _DATATYPE = re.compile(r"Datatype: ([^,}]*)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_FUSED = " + "
+"""Between the names of nodes that became one layer."""
 _MULTIPLIES = re.compile(r"correlation|conv|gemm|matmul", re.IGNORECASE)
 _PRECISIONS = {
     "float": "fp32",
@@ -127,8 +130,23 @@ _PRECISIONS = {
 _WIDEST_FIRST = tuple(dict.fromkeys(_PRECISIONS.values()))
 
 
+def inspected_layers(trt: Any, logger: Any, plan: bytes) -> str:
+    """The final layers in the words of ``read_layers``, of an engine that is loaded for it; empty where it cannot be.
+
+    For TensorRT, which compiles where its engines run and logs layers in another form ("Layer(CaskConvolution): conv1 +
+    relu1, Tactic: …"), without the tensors of a quantized one.
+    """
+    runtime = trt.Runtime(logger)
+    runtime.engine_host_code_allowed = True  # a version-compatible engine brings code; it was made here just now
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        return ""
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.ONELINE))
+
+
 def read_layers(text: str) -> tuple[Layer, ...]:
-    """Reads the final layers of an engine off the ``Layers:`` message of a build with detailed profiling.
+    """Reads the final layers of an engine off the ``Layers:`` message of a build with detailed profiling, or the inspector.
 
     Each line of it gives a layer's type, the tensors that it reads and writes, and the ONNX nodes it came from. A
     convolution or matrix product ("correlation" and "gemm" in Myelin's words, "CaskConvolution" in CASK's) has the
@@ -154,7 +172,8 @@ def _read_layer(line: str) -> Layer | None:
         return None
     multiplies = reads and _MULTIPLIES.search(match["type"])
     precision = reads[0] if multiplies else min(reads + writes, key=_WIDEST_FIRST.index)
-    return Layer(match["name"], precision, tuple(dict.fromkeys(_NODE.findall(match["rest"]))))
+    nodes = _NODE.findall(match["rest"]) or match["name"].split(_FUSED)  # older versions name the nodes there alone
+    return Layer(match["name"], precision, tuple(dict.fromkeys(nodes)))
 
 
 def _precisions(tensors: str) -> list[str]:

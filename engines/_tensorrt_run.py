@@ -61,9 +61,9 @@ class Plan:
         outputs = [name for name in names if name not in inputs]
         check_tensors(trt, [tensors[name] for name in inputs], [tensors[name] for name in outputs])
         self.input_name, self.output_name = inputs[0], outputs[0]
-        max_batch = int(engine.get_tensor_profile_shape(self.input_name, 0)[2][0])
+        smallest, _, largest = engine.get_tensor_profile_shape(self.input_name, 0)
         _, height, width, channels = tensors[self.input_name].shape
-        self.input = InputSpec(height, width, channels, max_batch)
+        self.input = InputSpec(height, width, channels, int(largest[0]), int(smallest[0]))
         self.output = tensors[self.output_name].shape[1:]
 
     def reason(self) -> str:

@@ -79,6 +79,8 @@ class InputSpec:
     channels: int
     max_batch: int | None
     """None: no limit."""
+    min_batch: int = 1
+    """Smaller batches are filled up with their last frame, whose further answers are left out."""
 
 
 class Engine(ABC):
@@ -223,7 +225,12 @@ class Engine(ABC):
             raise EngineError(f"frames have dtype {frames.dtype}: give uint8, the pixels as the camera gives them")
         self._check_shape(frames.shape)
         self._check_out(len(frames), out)
-        return self._run(frames, out)
+        missing = self.input.min_batch - len(frames)
+        if missing <= 0:
+            return self._run(frames, out)
+        filled = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+        answers = self._run(filled, None)[: len(frames)]
+        return answers if out is None else _copied(answers, out)
 
     def run_device(self, frames: Any, out: Answers | None = None, *, stream: int | None = None) -> Answers:
         """Answers a batch that is on the GPU already, and never passes through the host.
@@ -301,3 +308,8 @@ class Engine(ABC):
 
 def _silent(phase: str, done: int, steps: int) -> None:
     """Progress that nobody asked for."""
+
+
+def _copied(answers: Answers, out: Answers) -> Answers:
+    out[...] = answers
+    return out

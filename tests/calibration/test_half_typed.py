@@ -77,6 +77,12 @@ class TestHalfTyped:
         assert actual.dtype == np.float32
         assert sqnr(wanted, actual) > 30
 
+    def test_without_q_dq_the_opset_stays_as_it_is(self, network: Callable[..., onnx.ModelProto]) -> None:
+        model = network("resnet20", 32)
+        half = half_typed(model)
+        assert (half.opset_import[0].version, half.ir_version) == (model.opset_import[0].version, model.ir_version)
+        onnx.checker.check_model(half, full_check=True)
+
     def test_refuses_a_value_that_fp16_cannot_hold(self, network: Callable[..., onnx.ModelProto]) -> None:
         model = onnx.ModelProto()
         model.CopyFrom(network("resnet20", 32))

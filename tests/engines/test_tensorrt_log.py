@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from edge_resnet.engines._tensorrt_log import one_line, read_layers
+from edge_resnet.engines._tensorrt_log import inspected_layers, one_line, read_layers
 from edge_resnet.engines.engine import Layer
 
 
@@ -71,7 +73,7 @@ CASK = {
     ("precision", "text"), [*MYELIN.values(), *CASK.values()], ids=[*MYELIN, *(f"CASK {name}" for name in CASK)]
 )
 def test_precision_is_that_of_the_arithmetic(precision: str, text: str) -> None:
-    assert read_layers(f"Layers:\n{text}\n") == (Layer("x", precision),)
+    assert read_layers(f"Layers:\n{text}\n") == (Layer("x", precision, ("x",)),)
 
 
 def test_sources_are_the_onnx_nodes_each_once_and_in_order() -> None:
@@ -88,3 +90,32 @@ def test_layers_without_tensors_and_what_is_no_layer_are_left_out() -> None:
 
 def test_one_line() -> None:
     assert one_line(" a\n\tb  c\n") == "a b c"
+
+
+def test_without_metadata_the_name_holds_the_nodes() -> None:
+    text = cask_line("CaskConvolution", reads=[CASK_INT8], writes=[CASK_INT8], rest="StreamId: 0, Metadata: ")
+    (layer,) = read_layers(text.replace("Name: x", "Name: conv1.weight + conv1.weight.quantize + conv1 + relu1", 1))
+    assert layer == Layer(
+        "conv1.weight + conv1.weight.quantize + conv1 + relu1",
+        "int8",
+        ("conv1.weight", "conv1.weight.quantize", "conv1", "relu1"),
+    )
+
+
+class Runtime:
+    """TensorRT's, of one engine."""
+
+    def __init__(self, logger: object) -> None:
+        self.engine_host_code_allowed = False
+
+    def deserialize_cuda_engine(self, plan: bytes) -> object:
+        assert self.engine_host_code_allowed
+        told = cask_line("CaskConvolution", reads=[CASK_INT8], writes=[CASK_INT8], rest="Metadata: [ONNX Layer: conv1]")
+        inspector = SimpleNamespace(get_engine_information=lambda form: f"Layers:\n{told}\n\nBindings:\n{form}")
+        return SimpleNamespace(create_engine_inspector=lambda: inspector) if plan == b"plan" else None
+
+
+def test_an_engine_that_was_not_logged_is_loaded_and_inspected() -> None:
+    trt = SimpleNamespace(Runtime=Runtime, LayerInformationFormat=SimpleNamespace(ONELINE="frames"))
+    assert read_layers(inspected_layers(trt, None, b"plan")) == (Layer("x", "int8", ("conv1",)),)
+    assert inspected_layers(trt, None, b"another") == ""

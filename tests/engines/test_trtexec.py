@@ -25,9 +25,7 @@ NAMES = TrtexecFiles("m.onnx", "m.plan")
 PLAIN = BuildOptions(tf32=True)
 
 
-def line(
-    version: str, precision: str = "int8", options: BuildOptions = PLAIN, files: TrtexecFiles = NAMES
-) -> str:
+def line(version: str, precision: str = "int8", options: BuildOptions = PLAIN, files: TrtexecFiles = NAMES) -> str:
     return " ".join(trtexec_command(version, precision, files, FRAMES, options))
 
 

@@ -137,7 +137,7 @@ def test_a_deferred_target_is_no_failure_and_says_what_to_do(
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--precision", "int4"], "--precision is 'int4': choose one of int8, fp16, fp32"),
+        (["--precision", "int4"], "--precision is 'int4': choose one of int8, fp8, fp16, bf16, fp32"),
         (["--target", "jetson-orin"], "unknown target 'jetson-orin': did you mean 'jetson-orin-n"),
         (["--target", "rtx-20"], "target 'rtx-20' has no int8"),
         (["--target", "cpu", "--target", "rtx-20"], "target 'rtx-20' has no int8"),

@@ -65,7 +65,7 @@ def test_a_later_batch_neither_changes_an_earlier_answer_nor_sees_its_frames(eng
 
 def test_what_it_takes_is_read_off_the_engine(engine: Engine) -> None:
     with engine:
-        assert dataclasses.astuple(engine.input) == (16, 16, 3, MAX_BATCH)
+        assert dataclasses.astuple(engine.input) == (16, 16, 3, MAX_BATCH, 1)
         assert engine.output == (5,)
         with pytest.raises(EngineError, match=f"a batch of {MAX_BATCH + 1} frames"):
             engine.run(frames(MAX_BATCH + 1, seed=0))
