@@ -13,10 +13,12 @@ from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import EngineError, GateError
+from edge_resnet.errors import EngineError, GateError, ModelError
+from edge_resnet.frames import FrameFormat
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
-from edge_resnet.onnx_file import load_onnx, parse_onnx, serialise
+from edge_resnet.onnx_file import load_onnx, parse_onnx, read_metadata, serialise
 from edge_resnet.output import write_atomically
+from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.timing_cache import compile_engine
 
 
@@ -27,6 +29,8 @@ class CompiledSource:
     target: Target
     compiled: CompiledEngine
     bundle: Bundle | None
+    frames: FrameFormat | None
+    """What its camera gives, if its graph prepares frames itself."""
     notes: tuple[str, ...]
     """What whoever runs the engine should know."""
 
@@ -42,9 +46,21 @@ def log_path(engine: Path) -> Path:
 
 
 def compile_source(
-    source: Path, target_name: str, options: BuildOptions = DEFAULTS, progress: Progress | None = None
+    source: Path,
+    target_name: str,
+    options: BuildOptions = DEFAULTS,
+    progress: Progress | None = None,
+    *,
+    frames: FrameFormat | None = None,
 ) -> CompiledSource:
     """Compiles a bundle's network, or an ONNX file's, for a target.
+
+    Args:
+        source: the bundle or file.
+        target_name: the device.
+        options: how it is compiled.
+        progress: is told of it.
+        frames: what a camera gives, for an engine that prepares frames itself; None: it takes prepared ones.
 
     Raises:
         EngineError: the compiler refuses it or lacks an option, or the bundle has nothing to compile for this target.
@@ -61,16 +77,28 @@ def compile_source(
         require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
+        preprocessing: Preprocessing | None = Preprocessing.from_json(bundle.manifest.preprocessing)
     else:
         model = load_onnx(source)
         if engine.scheme == "tensorrt":
             notes = refuse_misread(model)
         bundle, lowered = None, _lowered(serialise(model), str(source), engine)
         target = target.at(lowered.precision)
+        preprocessing = read_metadata(model, str(source)).preprocessing
+    if frames is not None:
+        lowered = _with_camera(source, lowered, preprocessing, frames)
     compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
     of_precision = engine.note_on(lowered.precision)
-    return CompiledSource(target, compiled, bundle, (*notes, *([] if of_precision is None else [of_precision])))
+    return CompiledSource(target, compiled, bundle, frames, (*notes, *([] if of_precision is None else [of_precision])))
+
+
+def _with_camera(source: Path, lowered: Lowered, preprocessing: Preprocessing | None, frames: FrameFormat) -> Lowered:
+    if preprocessing is None:
+        raise ModelError(
+            f"{source} does not say how frames are prepared: export it with --preprocessing, or use a bundle"
+        )
+    return lowered.with_camera(preprocessing, frames)
 
 
 def require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> None:
@@ -88,6 +116,20 @@ def require_not_refused(path: Path, bundle: Bundle, engine: type[Engine]) -> Non
             )
 
 
+def compile_float(bundle: Bundle, target: Target, precision: str, progress: Progress | None = None) -> CompiledEngine:
+    """A bundle's network without quantization, to be measured beside the bundle's own engine.
+
+    Raises:
+        EngineError: the target has not this precision, or it needs ranges.
+        UnavailableError: this host cannot compile for the target.
+    """
+    if precision not in FLOAT:
+        raise EngineError(f"precision is '{precision}': choose one of {', '.join(FLOAT)}")
+    lowered = FLOAT[precision](parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER))
+    engine = engine_class(target.kind)
+    return compile_engine(engine, lowered.compiled_from, target_named(target.name).at(precision), DEFAULTS, progress)
+
+
 def write_engine(made: CompiledSource, place: Path) -> None:
     """Writes the engine and, where the compiler said anything, its log; from a bundle, the record that binds the two."""
     if made.compiled.log:
@@ -95,7 +137,7 @@ def write_engine(made: CompiledSource, place: Path) -> None:
     if made.bundle is None:
         write_atomically(place, made.compiled.data)
     else:
-        write_companion(place, made.target.name, made.bundle.digest, made.compiled, None)
+        write_companion(place, made.target.name, made.bundle.digest, made.compiled, made.frames)
 
 
 def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:

@@ -89,6 +89,23 @@ class FrameFormat:
     def __str__(self) -> str:
         return f"{self.height}×{self.width} {self.color.value}"
 
+    @classmethod
+    def parse(cls, text: str) -> FrameFormat:
+        """Reads ``HxW:COLOR``, as in ``1080x1920:nv12``.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        size, _, color = text.lower().partition(":")
+        sides = size.split("x")
+        colors = [each.value for each in FrameColor]
+        if len(sides) != 2 or not all(side.isascii() and side.isdecimal() for side in sides) or color not in colors:
+            raise ImageError(
+                f"frames are '{text}': give height, width and colour, such as 1080x1920:nv12; colours are "
+                f"{', '.join(colors)}"
+            )
+        return cls(int(sides[0]), int(sides[1]), FrameColor(color))
+
     def to_json(self) -> dict[str, object]:
         """The format as values that JSON knows."""
         return {"height": self.height, "width": self.width, "color": self.color.value}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import onnx
@@ -14,9 +14,12 @@ from edge_resnet.calibration.float_weights import float_weights
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.camera_graph import check_camera, with_camera
 from edge_resnet.engines.engine import Engine, Layer
 from edge_resnet.errors import GateError
+from edge_resnet.frames import FrameFormat
 from edge_resnet.onnx_file import serialise
+from edge_resnet.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,19 @@ class Lowered:
     def fp32(cls, model: onnx.ModelProto) -> Lowered:
         """An FP32 network as it is."""
         return cls(serialise(model), model)
+
+    def with_camera(self, preprocessing: Preprocessing, frames: FrameFormat) -> Lowered:
+        """The same network, but its graph prepares a camera's frames itself.
+
+        Raises:
+            GateError: the graph would not prepare them as the preprocessing does.
+        """
+        check_camera(preprocessing, frames)
+        compiled, evaluated = (
+            with_camera(model, preprocessing, frames)
+            for model in (onnx.load_from_string(self.compiled_from), self.evaluated_as)
+        )
+        return replace(self, compiled_from=serialise(compiled), evaluated_as=evaluated)
 
     @cached_property
     def predicted(self) -> Run:

@@ -14,9 +14,11 @@ from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Lev
 from edge_resnet.cli._handover import Jetpack
 from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.errors import EngineError
+from edge_resnet.frames import FrameFormat
 from edge_resnet.output import check_writable
 
 if TYPE_CHECKING:
+    from edge_resnet.compiling import CompiledSource
     from edge_resnet.handover import HandoverOrder
 
 
@@ -24,6 +26,12 @@ def run(
     source: Annotated[Path, typer.Argument(metavar="Q.onnx|BUNDLE", help="Q/DQ or FP32 ONNX, or a bundle.")],
     target: Annotated[str, typer.Option(help="The device; see `edge-resnet devices`.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The engine to write.")] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW:COLOR", help="Take a camera's own frames, as 1080x1920:nv12, and prepare them on the GPU."
+        ),
+    ] = None,
     batch: Batch = None,
     workspace: Workspace = None,
     optimization_level: Level = None,
@@ -43,12 +51,15 @@ def run(
 
     Example: `edge-resnet compile model.edge --target jetson-orin-nano`
     """
-    from edge_resnet.compiling import compile_source, default_output, log_path, write_engine
+    from edge_resnet.compiling import compile_source, default_output, write_engine
 
     given = Flags(
         batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
     )
     options = given.over(DEFAULTS)
+    camera = None if frames is None else FrameFormat.parse(frames)
+    if explain and camera is not None:
+        raise EngineError("--explain is for networks that take prepared frames: leave --frames out")
     if explain and output is not None:
         raise EngineError("--explain writes nothing: leave -o out")
     if jetpack is not None and not explain:
@@ -62,11 +73,17 @@ def run(
     check_writable(place, source)
     bars, start = BarProgress(), time.perf_counter()
     with bars.stage(f"compile for {target}"):
-        made = compile_source(source, target, options, bars.update_phase)
+        made = compile_source(source, target, options, bars.update_phase, frames=camera)
     seconds = time.perf_counter() - start
     write_engine(made, place)
     for note in made.notes:
         bars.note(note)
+    _report(made, place, seconds, bars.notes, json)
+
+
+def _report(made: CompiledSource, place: Path, seconds: float, notes: list[str], json: bool) -> None:
+    from edge_resnet.compiling import log_path
+
     counts, beside = made.compiled.layers_by_precision, list(made.compiled.beside_dla)
     layers = [{"name": layer.name, "precision": layer.precision} for layer in made.compiled.layers]
     if json:
@@ -75,12 +92,13 @@ def run(
                 "engine": str(place),
                 "kind": made.compiled.kind,
                 "seconds": seconds,
+                "frames": None if made.frames is None else made.frames.to_json(),
                 "layers": layers,
                 "layers_by_precision": counts,
                 "beside_dla": beside,
                 "versions": made.compiled.versions,
                 "log": str(log_path(place)) if made.compiled.log else None,
-                "notes": bars.notes,
+                "notes": notes,
             }
         )
         return

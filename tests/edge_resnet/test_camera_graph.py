@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edge_resnet import camera_graph
-from edge_resnet.calibration.qdq import half_typed
+from edge_resnet.calibration.float_types import brain_typed, half_typed
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.camera_graph import check_camera, with_camera
 from edge_resnet.demo import TEST
@@ -20,37 +20,29 @@ from edge_resnet.engines.trt_rtx import TensorRtRtxEngine
 from edge_resnet.errors import GateError, ModelError
 from edge_resnet.frames import FrameColor, FrameFormat
 from edge_resnet.onnx_file import load_onnx
-from edge_resnet.preprocessing import NAMED, Interpolation, Preprocessing
+from edge_resnet.preprocessing import NAMED, Interpolation
 
-FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-
-
-def pixels_alone(preprocessing: Preprocessing, float_type: int = FLOAT) -> onnx.ModelProto:
-    """A network that gives the pixels it takes."""
-    (height, width), channels = preprocessing.size, preprocessing.channels
-    return onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["": 19]>
-    g (uint8[batch,{height},{width},{channels}] frames) => (float[batch,{channels},{height},{width}] pixels) {{
-        cast = Cast <to={float_type}> (frames) chw = Transpose <perm=[0,3,1,2]> (cast) pixels = Cast <to=1> (chw)
-    }}""")
+FLOAT = onnx.TensorProto.FLOAT
 
 
 @pytest.mark.parametrize("color", FrameColor)
 @pytest.mark.parametrize("name", ["imagenet", "keras-resnet", "fashion-mnist"])
-@pytest.mark.parametrize("float_type", [FLOAT, HALF], ids=["fp32", "fp16"])
-def test_pixels_are_those_of_the_cpu_within_one(color: FrameColor, name: str, float_type: int) -> None:
-    check_camera(NAMED[name], FrameFormat(120, 160, color), float_type)
+def test_pixels_are_those_of_the_cpu_within_one(color: FrameColor, name: str) -> None:
+    check_camera(NAMED[name], FrameFormat(120, 160, color))
 
 
 @pytest.mark.parametrize("interpolation", Interpolation)
 def test_every_interpolation_is_pillows(interpolation: Interpolation) -> None:
-    check_camera(replace(NAMED["imagenet"], interpolation=interpolation), FrameFormat(300, 260, FrameColor.RGB), FLOAT)
+    check_camera(replace(NAMED["imagenet"], interpolation=interpolation), FrameFormat(300, 260, FrameColor.RGB))
 
 
 def test_a_batch_of_frames_that_look_like_something() -> None:
     paths = sorted(TEST.rglob("*.png"))[:3]
     frames = np.stack([np.asarray(Image.open(path).convert("RGB").resize((320, 240))) for path in paths])
     preprocessing = NAMED["imagenet"]
-    network = with_camera(pixels_alone(preprocessing), preprocessing, FrameFormat(240, 320, FrameColor.RGB))
+    network = with_camera(
+        camera_graph._pixels_alone(preprocessing, FLOAT), preprocessing, FrameFormat(240, 320, FrameColor.RGB)
+    )
     found = run_frames(exact_session(network), frames).transpose(0, 2, 3, 1)
     for pixels, frame in zip(found, frames, strict=True):
         difference = np.abs(pixels - preprocessing.prepare(frame))
@@ -62,7 +54,7 @@ def test_the_check_notices_a_graph_that_prepares_otherwise(monkeypatch: pytest.M
     monkeypatch.setattr(camera_graph, "LUMA", np.array([[0.2126, 0.7152, 0.0722]]))
     monkeypatch.setitem(camera_graph._CHANNELS, camera_graph.Color.GRAY, np.array([[0.2126, 0.7152, 0.0722]]))
     with pytest.raises(GateError, match=r"frames of 120×160 rgb is up to \d+ of 255 off this preprocessing"):
-        check_camera(NAMED["fashion-mnist"], FrameFormat(120, 160, FrameColor.RGB), FLOAT)
+        check_camera(NAMED["fashion-mnist"], FrameFormat(120, 160, FrameColor.RGB))
 
 
 def test_the_answers_are_those_of_prepared_frames(demo_onnx: Path, ten_frames: np.ndarray) -> None:
@@ -86,8 +78,18 @@ def test_tensorrt_rtx_compiles_it_into_few_kernels(demo_onnx: Path, color: Frame
     assert {layer.precision for layer in products} == {"fp16"}
 
 
+def test_bf16_is_not_what_pixels_are_resized_in(demo_onnx: Path) -> None:
+    network = with_camera(
+        brain_typed(load_onnx(demo_onnx)), NAMED["fashion-mnist"], FrameFormat(120, 160, FrameColor.RGB)
+    )
+    kinds = {tensor.data_type for tensor in network.graph.initializer if tensor.name.startswith("camera.")}
+    assert kinds == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+    compiled = TensorRtRtxEngine.compile(network.SerializeToString(), target_named("rtx-30"))
+    assert {"bf16"} <= {layer.precision for layer in compiled.layers}
+
+
 def test_a_network_that_begins_otherwise_is_refused(demo_onnx: Path) -> None:
-    model = pixels_alone(NAMED["imagenet"])
+    model = camera_graph._pixels_alone(NAMED["imagenet"], FLOAT)
     model.graph.node[1].op_type = "Identity"
     del model.graph.node[1].attribute[:]
     with pytest.raises(ModelError, match="does not begin with a Cast and a Transpose"):

@@ -84,6 +84,10 @@ def test_a_format_is_written_and_read() -> None:
         found = FrameFormat(1080, 1920, color)
         assert FrameFormat.from_json(found.to_json()) == found
     assert FrameFormat(1080, 1920, FrameColor.NV12).shape == (1620, 1920, 1)
+    assert FrameFormat.parse("1080x1920:NV12") == FrameFormat(1080, 1920, FrameColor.NV12)
+    for text in ("1080x1920", "1080:rgb", "1080x:rgb", "-2x2:rgb", "2x2x3:rgb", "2x2:yuyv", "0x2:rgb", "3x2:nv12"):
+        with pytest.raises(ImageError, match=r"frames (are|of) "):
+            FrameFormat.parse(text)
     assert str(FrameFormat(1080, 1920, FrameColor.NV12)) == "1080×1920 nv12"
     for wrong in (None, {}, {"height": 2, "width": 2, "color": "pink"}, {"height": 0, "width": 2, "color": "rgb"}):
         with pytest.raises(ImageError):

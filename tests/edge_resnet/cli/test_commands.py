@@ -146,6 +146,18 @@ def test_bench(demo_bundle: Path, cli_json: CliJson, cli: Cli) -> None:
     assert "30 frames" in cli("bench", demo_bundle, "--target", "cpu", "--runs", "30").stdout
 
 
+def test_bench_against_another_precision(demo_bundle: Path, cli_json: CliJson, cli: Cli, refused: Refused) -> None:
+    flags = ("--target", "cpu", "--runs", "30", "--against")
+    document = cli_json("bench", demo_bundle, *flags, "fp32")
+    other = document["against"]
+    assert (document["precision"], other["precision"]) == ("int8", "fp32")
+    assert other["speed_up"] == pytest.approx(other["latency_ms"]["p50"] / document["latency_ms"]["p50"])
+    shown = cli("bench", demo_bundle, *flags, "fp32").stdout
+    assert "times as fast as fp32, by medians of turns" in shown
+    assert refused(2, "bench", demo_bundle, *flags, "int8") == "precision is 'int8': choose one of fp32, fp16, bf16"
+    assert refused(2, "bench", demo_bundle, *flags, "fp16").startswith("target 'cpu' has no fp16")
+
+
 @needs_no_gpu
 def test_bench_without_the_device(demo_bundle: Path, refused: Refused) -> None:
     assert "needs an NVIDIA GPU" in refused(4, "bench", demo_bundle, "--target", "rtx")
