@@ -124,6 +124,19 @@ class FrameFormat:
             raise ImageError(f"{document!r} is no frame format: give height, width and color") from error
 
 
+@dataclass(frozen=True, eq=False)
+class CameraFrame:
+    """One frame as its source gave it."""
+
+    pixels: npt.NDArray[np.uint8]
+    """The buffer, as ``FrameFormat.shape`` says for its colour; only this frame's, never written again."""
+    color: FrameColor
+    captured: float
+    """When it was complete, in seconds of ``time.monotonic``."""
+    index: int
+    """The source's count of frames, those that nobody got included."""
+
+
 def to_rgb(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.uint8]:
     """A camera's buffer as H×W×3 RGB, or H×W×1 where it is grey; a view where only channels change places.
 
