@@ -1,5 +1,7 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
+# make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
+# make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
 # Both set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= python3
@@ -7,7 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test clean
+RECORD ?= docs/tested-on/this-machine.json
+CUDA_ROOT ?= /usr/local/cuda
+PYCUDA := .venv-pycuda
+
+.PHONY: setup demo test test-gpu test-pycuda clean
 
 setup: $(READY)
 
@@ -27,5 +33,19 @@ test: setup
 	$(BIN)/mypy -p edge_resnet
 	$(BIN)/python -m pytest
 
+test-gpu: setup
+	$(BIN)/python -m pytest tests/gpu --record $(RECORD)
+	$(BIN)/python benchmarks/tested_on.py
+
+# PyCUDA links to the driver, which is not here: it is built against the double that the tests then run it on.
+test-pycuda: setup
+	$(PYTHON) -m venv --without-pip $(PYCUDA)
+	mkdir -p $(PYCUDA)/double
+	cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o $(PYCUDA)/double/libcuda.so tests/support/libcuda_double.c -ldl
+	LIBRARY_PATH=$(abspath $(PYCUDA)/double) CUDA_ROOT=$(CUDA_ROOT) CPATH=$(CUDA_ROOT)/include \
+	    $(BIN)/python -m pip --python $(PYCUDA)/bin/python install --quiet --constraint constraints.txt \
+	    --editable '.[build,pycuda,cuda,dev]'
+	$(PYCUDA)/bin/python -m pytest tests/engines/cuda
+
 clean:
-	rm -rf $(VENV) fashion-mnist.edge build *.egg-info
+	rm -rf $(VENV) $(PYCUDA) fashion-mnist.edge build *.egg-info
