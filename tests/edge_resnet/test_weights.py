@@ -378,7 +378,11 @@ def test_something_else_altogether(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         ({"classes": 10}, "classes is 10, but {path} has 7: give 7, or leave it out"),
-        ({"channels": 1}, "channels is 1, but {path} has 3: give 3, or leave it out"),
+        (
+            {"channels": 1},
+            "{path} takes images of 3 channels (colour), but the input has 1 channel (grey): "
+            "give the input shape and preprocessing that it was trained with",
+        ),
     ],
 )
 def test_numbers_that_disagree(asked: dict[str, int], message: str, model: ResNet, tmp_path: Path) -> None:
@@ -408,7 +412,9 @@ def test_content_that_is_no_state_dict(content: object, message: str, tmp_path: 
     assert message in refusal(lambda: read_checkpoint(tmp_path / "weights.pt"))
 
 
-@pytest.mark.parametrize(("plain", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])
+@pytest.mark.parametrize(
+    ("plain", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("net", "of another name")]
+)
 def test_weights_and_their_moving_average_are_not_chosen_between(
     plain: str, averaged: str, model: ResNet, tmp_path: Path
 ) -> None:
@@ -418,6 +424,24 @@ def test_weights_and_their_moving_average_are_not_chosen_between(
         f"{tmp_path / 'weights.pt'} holds several sets of weights, ['{plain}'] and ['{averaged}']: save one alone, "
         f"such as torch.save(torch.load('weights.pt', weights_only=True)['{averaged}'], 'weights.pth')"
     )
+
+
+@pytest.mark.parametrize("key", ["model_ema", "ema_model", "of another name"])
+def test_a_moving_average_alone_is_read_beside_an_optimizer(key: str, tmp_path: Path) -> None:
+    model = create_model("resnet20")
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(1, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    torch.save({key: model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, tmp_path / "weights.pt")
+    assert torch.equal(load_model("resnet20", tmp_path / "weights.pt").fc.weight, model.fc.weight)
+
+
+def test_a_head_of_another_name(tmp_path: Path) -> None:
+    tensors = {name.replace("fc.", "head.0."): t for name, t in create_model("resnet20").state_dict().items()}
+    torch.save(tensors, tmp_path / "weights.pt")
+    message = refusal(lambda: load_model("resnet20", tmp_path / "weights.pt"))
+    assert "(it has" not in message and "it has head.0.weight, head.0.bias): give it that name" in message
+    assert message.endswith("or export the network to ONNX and calibrate that"), "it cannot be read without its top"
 
 
 def test_a_dict_that_holds_itself(tmp_path: Path) -> None:
