@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_resnet.errors import ModelError
+from edge_resnet.images import open_images
 from edge_resnet.models import ResNet, create_model
+from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 from edge_resnet.weights import load_model, read_checkpoint
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -142,6 +145,22 @@ def test_a_published_checkpoint() -> None:
     raw = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     assert torch.allclose(loaded(x), resnet20_by_hand(raw, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_classifies_as_published() -> None:
+    """0.816 of these images, which are compressed anew, with the preprocessing that its maker documents."""
+    path, images = SHARED / "weights" / "resnet20-12fca82f.th", SHARED / "cifar10-jpeg" / "test"
+    if not (path.is_file() and images.is_dir()):
+        pytest.skip("needs the published checkpoint and CIFAR-10 images, which are not part of the project")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    spec = Preprocessing((32, 32), None, Crop.NONE, Interpolation.BILINEAR, Color.RGB, mean, std)
+    test = open_images(images)
+    pixels = (test.pixels(spec).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    with torch.no_grad():
+        logits = load_model("resnet20", path)(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    assert len(test) == 2000
+    assert np.mean(logits.argmax(1).numpy() == test.labels) == 0.816
 
 
 def resnet20_by_hand(raw: Weights, x: Tensor) -> Tensor:
