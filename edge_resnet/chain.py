@@ -34,7 +34,7 @@ from edge_resnet.source import load_source
 from edge_resnet.stages import Stage, Stages
 
 CALIBRATION_BATCH = 2
-"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, so that every tensor of a
+"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
 batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
 PORTABLE_SCHEME = "tensorrt"
 """The scheme of the Q/DQ ONNX that every INT8 bundle holds, for engines that are compiled later."""
