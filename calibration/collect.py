@@ -75,8 +75,8 @@ def collect(
     Raises:
         CalibrationError: no frames, an unknown method, or a value that is not finite (the tensor is named).
     """
-    names = observed_tensors(model)
-    make = observer_named(method)
+    make, names = observer_named(method), observed_tensors(model)
+    digest = model_digest(model)  # takes memory for two models, which is there before the session and its tensors are
     observers: dict[str, Observer] = {name: make() for name in names}
     session = fast_session(_with_statistics(model, names))
     seen, observing = 0, None
@@ -90,7 +90,7 @@ def collect(
     if seen == 0:
         raise CalibrationError("no calibration images: give at least one")
     ranges = {name: observer.range() for name, observer in observers.items()}
-    return CalibrationTable(method, model_digest(model), dict(images), dict(preprocessing), ranges)
+    return CalibrationTable(method, digest, dict(images), dict(preprocessing), ranges)
 
 
 def _observe_batch(observers: Mapping[str, Observer], results: Sequence[Any], seen: int) -> int:
