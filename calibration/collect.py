@@ -1,9 +1,10 @@
-"""FP32 ONNX + frames → CalibrationTable, streaming: one image's tensors in memory at a time."""
+"""FP32 ONNX + frames → CalibrationTable, streaming: the statistics of two batches in memory at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def collect(
     preprocessing: Mapping[str, Any],
     advance: Advance = lambda done: None,
 ) -> CalibrationTable:
-    """Observes every tensor of interest over the frames.
+    """Observes every tensor of interest over the frames. While a batch is observed, the next one is computed.
 
     Args:
         model: FP32 ONNX that takes uint8 frames.
@@ -74,22 +75,35 @@ def collect(
     Raises:
         CalibrationError: no frames, an unknown method, or a value that is not finite (the tensor is named).
     """
-    names = observed_tensors(model)
-    make = observer_named(method)
+    make, names = observer_named(method), observed_tensors(model)
+    digest = model_digest(model)  # takes memory for two models, which is there before the session and its tensors are
     observers: dict[str, Observer] = {name: make() for name in names}
     session = fast_session(_with_statistics(model, names))
-    seen = 0
-    for batch in frames:
-        results = session.run(None, {session.get_inputs()[0].name: batch})
-        for index, name in enumerate(names):
-            extremes, samples = results[2 * index], results[2 * index + 1]
-            _observe(observers[name], name, extremes, samples, seen)
-        seen += len(batch)
-        advance(len(batch))
+    seen, observing = 0, None
+    with ThreadPoolExecutor(1) as thread:  # one alone, so that images are observed in their order
+        for batch in frames:
+            results = session.run(None, {session.get_inputs()[0].name: batch})
+            _finish(observing, advance)
+            observing = thread.submit(_observe_batch, observers, results, seen)
+            seen += len(batch)
+        _finish(observing, advance)
     if seen == 0:
         raise CalibrationError("no calibration images: give at least one")
     ranges = {name: observer.range() for name, observer in observers.items()}
-    return CalibrationTable(method, model_digest(model), dict(images), dict(preprocessing), ranges)
+    return CalibrationTable(method, digest, dict(images), dict(preprocessing), ranges)
+
+
+def _observe_batch(observers: Mapping[str, Observer], results: Sequence[Any], seen: int) -> int:
+    """Observes what ``_with_statistics`` gave for a batch, ``seen`` images before it; returns how many it has."""
+    for index, (name, observer) in enumerate(observers.items()):
+        _observe(observer, name, results[2 * index], results[2 * index + 1], seen)
+    return len(results[0])
+
+
+def _finish(observing: Future[int] | None, advance: Advance) -> None:
+    """Waits until a batch is observed, and says so; what was wrong with it is raised here."""
+    if observing is not None:
+        advance(observing.result())
 
 
 def _observe(observer: Observer, name: str, extremes: Any, samples: Any, seen: int) -> None:

@@ -24,6 +24,9 @@ Evaluated = Literal["measured", "predicted"]
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
+LEAST_ALIKE = 0.5
+"""Share of images that one network's INT8 and FP32 agree on at the very least: saturating sums, the worst that
+``benchmarks`` met, left 0.9."""
 MANY = 10_000_000
 """More images than anybody labels."""
 
@@ -133,6 +136,11 @@ class AccuracyReport(Report):
     @property
     def changed(self) -> float:
         return 1 - self.agreement
+
+    @property
+    def unlike(self) -> bool:
+        """Logits that lean to the same classes whatever the image have something in common, in any two networks."""
+        return super().unlike or self.agreement < LEAST_ALIKE
 
 
 def paired_drop(lost: int, won: int, images: int) -> Drop:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.accuracy import Evaluated, Run
-from edge_resnet.bundle import EngineEntry
+from edge_resnet.bundle import MEASURED_ON, EngineEntry
 from edge_resnet.check import Contestant, Gate, Judgement, check, require_passed
 from edge_resnet.engines.engine import CompiledEngine, Engine
 from edge_resnet.engines.options import BuildOptions
@@ -107,7 +107,8 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
         seconds = time.perf_counter() - start
         lowered.check_coverage(target.name, compiled.layers)
         with stages.stage(f"check {target.name}", len(judge.images) if judge.images is not None else None):
-            run, evaluated = _answers(engine, target, compiled, lowered)
+            run, ran_on = _answers(engine, target, compiled, lowered)
+            evaluated: Evaluated = "predicted" if ran_on is None else "measured"
             expected = _one_by_one(run, judge.golden)
             _check_golden(target, lowered, judge, expected, evaluated)
             report = _accuracy(Contestant(target.name, run, evaluated), judge, stages)
@@ -117,7 +118,7 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
         result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
         return BuiltTarget(result, failure=error)
     member = f"engines/{target.name}{engine.suffix}"
-    entry = EngineEntry(target.name, engine.kind, wanted.precision, member, compiled.versions, evaluated)
+    entry = EngineEntry(target.name, engine.kind, wanted.precision, member, _made_with(compiled, ran_on), evaluated)
     result = TargetResult(
         target.name,
         member,
@@ -136,11 +137,21 @@ def _deferred(target: Target, precision: str, why: str) -> BuiltTarget:
     return BuiltTarget(TargetResult(target.name, None, None, None, "deferred", why=why), entry)
 
 
-def _answers(engine: type[Engine], target: Target, compiled: CompiledEngine, lowered: Lowered) -> tuple[Run, Evaluated]:
-    """What answers for the engine here: itself, where it runs, else the exact evaluation of its graph."""
+def _answers(
+    engine: type[Engine], target: Target, compiled: CompiledEngine, lowered: Lowered
+) -> tuple[Run, str | None]:
+    """What answers for the engine here, and the device that it runs on: the engine itself, where it runs, else the exact
+    evaluation of its graph and None.
+    """
     if engine.why_not_run(target) is None:
-        return engine(compiled.data).run, "measured"
-    return lowered.predicted, "predicted"
+        opened = engine(compiled.data)
+        return opened.run, opened.device()
+    return lowered.predicted, None
+
+
+def _made_with(compiled: CompiledEngine, ran_on: str | None) -> dict[str, str]:
+    """Libraries, and the device that the engine was measured on: on another it is verified anew when it is loaded."""
+    return compiled.versions if ran_on is None else {**compiled.versions, MEASURED_ON: ran_on}
 
 
 def _one_by_one(run: Run, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -32,6 +32,10 @@ VERIFIED = ("measured", "predicted", "deferred")
 T = TypeVar("T")
 
 
+MEASURED_ON = "measured on"
+"""Key among an engine's versions: the device that answered the golden samples in the build."""
+
+
 @dataclass(frozen=True)
 class EngineEntry:
     """One engine of a bundle: what it was compiled for, and the member that holds it."""

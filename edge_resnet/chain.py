@@ -34,8 +34,9 @@ from edge_resnet.recipe import Recipe
 from edge_resnet.source import load_source
 from edge_resnet.stages import Stage, Stages
 
-CALIBRATION_BATCH = 4
-"""Images that calibration runs together; ResNet-50 at 224×224 takes 0.7 GB above plain inference (benchmarks)."""
+CALIBRATION_BATCH = 2
+"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
+batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
 
 
 @dataclass(frozen=True)

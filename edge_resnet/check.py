@@ -90,8 +90,9 @@ def _why_not(report: Report) -> str:
     measure = _MEASURE[type(report)]
     if report.unlike:
         return (
-            f"{report.engine_name} answers nothing like FP32 (SQNR {report.sqnr_db:.1f} dB): check that the FP32 "
-            f"network is the one it was made from, and that calibration images were prepared as in use"
+            f"{report.engine_name} answers nothing like FP32 (SQNR {report.sqnr_db:.1f} dB, "
+            f"{100 * report.changed:.0f} % of the answers changed): check that the FP32 network is the one it was made "
+            f"from, and that calibration images were prepared as in use"
         )
     if report.drop is None:
         return (

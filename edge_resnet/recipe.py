@@ -40,7 +40,7 @@ class ModelRecipe:
     labels: Path | None = None
     """Text file with the classes' names, one a line."""
     include_top: bool = True
-    """False: the network gives features, without its classifier."""
+    """False: the network gives features, without its classifier; of an ONNX file, its output N×C holds features."""
     pooling: str = "none"
     """Behind the last feature map, without the top; one of ``POOLINGS``."""
     shortcut: str | None = None
@@ -168,10 +168,9 @@ def _model(table: Table) -> ModelRecipe:
         raise RecipeError(f"{table.path}: [model] has pooling, which is for features: add include_top = false")
     if recipe.classes is not None and not recipe.include_top:
         raise RecipeError(f"{table.path}: [model] has classes, and features have none: leave one out")
-    if recipe.onnx is not None and not recipe.include_top:
+    if recipe.onnx is not None and recipe.pooling != "none":
         raise RecipeError(
-            f"{table.path}: [model] has onnx and include_top = false: features are taken of a checkpoint, by arch and "
-            "weights, or of an ONNX file that edge-resnet exported with --no-top, which needs no include_top"
+            f"{table.path}: [model] has onnx and pooling, which is for arch: an ONNX file pools or not, leave it out"
         )
     if recipe.onnx is not None and recipe.shortcut is not None:
         raise RecipeError(f"{table.path}: [model] has onnx and shortcut, which is for arch: leave one out")

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.bundle import Bundle, open_bundle
+from edge_resnet.bundle import MEASURED_ON, Bundle, open_bundle
 from edge_resnet.companion import engines_of
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import ImageError, UnavailableError
+from edge_resnet.errors import GateError, ImageError, UnavailableError
 from edge_resnet.frames import FrameFormat
+from edge_resnet.golden import replay
 from edge_resnet.images import read_image
 from edge_resnet.preprocessing import Preprocessing
 
@@ -78,6 +79,23 @@ def find_engine(path: Path, bundle: Bundle, target: str | None) -> RunnableEngin
     raise UnavailableError(f"no engine of {path} runs here: {'; '.join(reasons) or 'it holds none'}")
 
 
+def _verify_on_another_device(path: Path, bundle: Bundle, target: str, engine: Engine) -> None:
+    """Replays the golden samples where the engine was measured on another device: kernels differ, and INT8 sums with them.
+
+    Raises:
+        GateError: the engine answers otherwise here.
+    """
+    measured_on = {entry.target: entry.versions.get(MEASURED_ON) for entry in bundle.manifest.engines}.get(target)
+    if measured_on in (None, engine.device()):
+        return
+    result = replay(bundle, target, engine)
+    if not result.passed:
+        raise GateError(
+            f"{path}: the engine for {target} answers the golden samples {result.sqnr_db:.1f} dB off on this device "
+            f"({engine.device()}; it was built on {measured_on}): build the bundle here"
+        )
+
+
 class Runtime:
     """A bundle's engine and the preprocessing in front of it.
 
@@ -90,6 +108,7 @@ class Runtime:
     Raises:
         BundleError: the bundle is damaged or no bundle.
         UnavailableError: none of its engines runs here.
+        GateError: this is another device than the bundle was built on, and the engine answers otherwise on it.
     """
 
     def __init__(self, path: str | Path, *, target: str | None = None, cuda: str | None = None) -> None:
@@ -103,6 +122,11 @@ class Runtime:
         self.frames = found.frames
         """What the camera gives, where the engine's graph prepares frames itself: then it takes no others."""
         self.engine: Engine = engine_class(found.target.kind)(found.data, cuda=cuda)
+        try:
+            _verify_on_another_device(path, bundle, self.target, self.engine)
+        except BaseException:
+            self.engine.close()
+            raise
 
     def answers(self, frames: Sequence[Frame]) -> npt.NDArray[np.float32]:
         """Prepares frames and runs them, in batches as large as the engine takes.

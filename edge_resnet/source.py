@@ -35,7 +35,9 @@ def load_source(recipe: Recipe) -> Network:
 
 def _from_onnx(recipe: ModelRecipe, path: Path, given: Preprocessing | None, labels: Labels | None) -> Network:
     """Reads the file; what the recipe says too must agree with it."""
-    network = open_network(path, given)
+    network = open_network(path, given, features=not recipe.include_top)
+    if not recipe.include_top and not gives_features(network.model):
+        raise RecipeError(f"[model] has include_top = false, but {path} was exported with its top: leave it out")
     if given not in (None, network.preprocessing):
         raise RecipeError(f"[preprocessing] is not the one that {path} was exported with: leave it out")
     if gives_features(network.model):

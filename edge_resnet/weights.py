@@ -63,10 +63,13 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 reads neither."""
 _DEEPEST = 3
 """Dicts inside each other in which weights are looked for; one may hold itself."""
+_CHANNELS = {1: "1 channel (grey)", 3: "3 channels (colour)"}
 _NAMES_SHOWN = 3
 _KEYS_SHOWN = 12
 _WAY_ON = "export the network to ONNX and calibrate that"
 """For whoever has a network that is not among ours."""
+_TRUNK = ("conv1.", "bn1.", "layer", "post_bn.")
+"""How the names of all tensors but a classifier's begin."""
 _BLOCK_TENSORS = 10
 """The fewest that a block has: two convolutions, and two BatchNorms of four."""
 
@@ -171,8 +174,9 @@ def _parameters(path: Path, *, classifier: bool) -> dict[str, Tensor]:
     tensors = {name: tensor for name, tensor in read_checkpoint(path).items() if not name.endswith(_COUNTERS)}
     if not classifier:
         return {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    without_top = all(name.startswith((*_TRUNK, "fc.")) for name in tensors)
     tensors = {name.removeprefix(keras_weights.OWN_HEAD): tensor for name, tensor in tensors.items()}
-    _require_classifier(path, tensors)
+    _require_classifier(path, tensors, without_top=without_top)
     return tensors
 
 
@@ -219,14 +223,15 @@ def own_preprocessing(arch: str, weights: Path) -> Preprocessing | None:
     return None if name is None else NAMED[name]
 
 
-def _require_classifier(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _require_classifier(path: Path, tensors: Mapping[str, Tensor], *, without_top: bool) -> None:
+    """Refuses a trunk without a classifier; ``without_top``: it could be read for its features."""
     stems = ("conv1.weight", "conv1.0.weight")
     if "fc.weight" not in tensors and any(stem in tensors for stem in stems) and "layer1.0.conv1.weight" in tensors:
-        others = [name for name in tensors if not name.startswith(("conv1.", "bn1.", "layer", "post_bn."))]
+        others = [name for name in tensors if not name.startswith(_TRUNK)]
+        features = ", or take features, without the top" if without_top else ""
         raise ModelError(
             f"{path} has no classifier of one layer ('fc.weight', 'predictions' in Keras"
-            f"{f'; it has {_first(tuple(others))}' if others else ''}): give it that name, export the model to ONNX and "
-            "calibrate that, or take features, without the top"
+            f"{f'; it has {_first(tuple(others))}' if others else ''}): give it that name, or {_WAY_ON}{features}"
         )
 
 
@@ -336,16 +341,26 @@ def _without_common_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _state_dicts(content: object, levels: int) -> dict[str, dict[str, Tensor]]:
-    """The sets of tensors in a dict, by where they are: ``['model']``; those under ``WRAPPERS`` before its own."""
+    """The sets of tensors in a dict, by where they are: ``['model']``; those inside before its own.
+
+    Under a key that is none of ``WRAPPERS``, such as ``averaged``, a set counts if it is one of a convolutional network.
+    """
     if not isinstance(content, Mapping) or levels == 0:
         return {}
     wrapped = {
         f"['{key}']{place}": tensors
-        for key in WRAPPERS
-        for place, tensors in _state_dicts(content.get(key), levels - 1).items()
+        for key, inner in content.items()
+        if isinstance(key, str)
+        for place, tensors in _state_dicts(inner, levels - 1).items()
+        if key in WRAPPERS or _has_convolutions(tensors)
     }
     own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return wrapped or ({"": own} if own else {})
+
+
+def _has_convolutions(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether they are a network's; an optimizer's moments have the shapes of weights, but not their names."""
+    return any(name.endswith(".weight") and tensor.ndim == 4 for name, tensor in tensors.items())
 
 
 def _torchvision_name(name: str) -> str:
@@ -380,7 +395,12 @@ def _agreed(what: str, asked: int | None, found: int | None, path: Path) -> int 
 def _channels(asked: int | None, found: int | None, path: Path) -> int | None:
     if found not in (None, *CHANNELS):
         raise ModelError(f"{path} takes images of {found} channels: only 1 (grey) and 3 (colour) are supported")
-    return _agreed("channels", asked, found, path)
+    if asked is not None and found is not None and asked != found:
+        raise ModelError(
+            f"{path} takes images of {_CHANNELS[found]}, but the input has {_CHANNELS[asked]}: "
+            "give the input shape and preprocessing that it was trained with"
+        )
+    return asked if found is None else found
 
 
 @dataclass(frozen=True)

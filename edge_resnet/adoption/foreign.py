@@ -20,7 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
-from edge_resnet.adoption.head import Image, cut_closing_softmax, flat_scores, image_input
+from edge_resnet.adoption.head import Image, cut_closing_softmax, flat_answer, image_input, is_map
 from edge_resnet.adoption.operators import check_operators, check_shapes, check_source
 from edge_resnet.adoption.rewrites import (
     additions,
@@ -39,7 +39,7 @@ from edge_resnet.adoption.rewrites import (
 from edge_resnet.calibration.simulate import exact_session
 from edge_resnet.errors import ModelError
 from edge_resnet.graph_writer import IR_VERSION, OPSET, Writer, write_normalisation
-from edge_resnet.onnx_file import Metadata, write_metadata
+from edge_resnet.onnx_file import FEATURES, LOGITS, Metadata, write_metadata
 from edge_resnet.preprocessing import Preprocessing
 
 OLDEST_OPSET = 11
@@ -47,7 +47,7 @@ TOLERANCE = 1e-4
 """Largest difference of a logit from the original's, over the largest logit."""
 FOLDED_BATCH = 2
 """The batch at which a network that takes any is folded: a number that is not taken for an axis of one."""
-_RESERVED = ("frames", "logits")
+_RESERVED = ("frames", LOGITS, FEATURES)
 _RESERVED_PREFIX = "preprocessing."
 _Float = npt.NDArray[np.float32]
 
@@ -57,19 +57,21 @@ class Adopted:
     """A foreign network in our form."""
 
     model: onnx.ModelProto
-    """FP32, opset 17: ``frames`` uint8 batch×H×W×C in, ``logits`` float32 batch×classes out."""
+    """FP32, opset 17: ``frames`` uint8 batch×H×W×C in, float32 out: ``logits`` batch×classes, or ``features``."""
     changes: tuple[str, ...]
     """What is not as it was, for whoever gave the network."""
 
 
-def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> Adopted:
-    """Makes a foreign classifier what every later step takes: the same graph each time, for the same versions.
+def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str, *, features: bool = False) -> Adopted:
+    """Makes a foreign network what every later step takes: the same graph each time, for the same versions.
 
     Args:
         model: FP32 or FP16 ONNX, opset 11 or later, with one float image input N×C×H×W or N×H×W×C and one output of
-            class scores; left as it is.
+            class scores or features; left as it is.
         preprocessing: what the network was trained with; it becomes part of the graph and of the metadata.
         name: what messages call it.
+        features: whether an output N×C holds features, which nothing in a file tells from class scores. A feature map
+            N×C×h×w says so itself.
 
     Raises:
         ModelError: the network cannot be taken. The message names the node, operator, shape or figure that is why.
@@ -85,7 +87,11 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> Ad
     softmax = cut_closing_softmax(source.graph, name)
     original = ir.to_proto(source)
     batch = image.batch or FOLDED_BATCH
-    made = _finished(_rewritten(_folded(original, image, batch, preprocessing, name), batch, name), preprocessing, name)
+    network = _rewritten(_folded(original, image, batch, preprocessing, name), batch, name)
+    of_features = features or is_map(network.graph)
+    if of_features and softmax is not None:
+        raise ModelError(f"{name} ends in the Softmax '{softmax}', so it gives no features: export it without its top")
+    made = _finished(network, preprocessing, name, FEATURES if of_features else LOGITS)
     found = _answers(made, preprocessing, name)
     _compare(found, _original_answers(original, image, batch, preprocessing, name), name)
     if softmax is not None:
@@ -95,6 +101,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> Ad
         "turned float16 weights into float32, exactly": halves,
         f"made the batch, which was fixed at {image.batch}, any": image.batch is not None,
         f"brought opset {_opset(model)} to {OPSET}": _opset(model) != OPSET,
+        "took its output, a map of more than one pixel, for features": of_features and not features,
     }
     return Adopted(made, tuple(change for change, happened in changes.items() if happened))
 
@@ -172,11 +179,11 @@ def _optimised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _rewritten(folded: onnx.ModelProto, batch: int, name: str) -> ir.Model:
-    """The folded network with explicit pads, flat scores, a free batch, and constants of their own for its layers."""
+    """The folded network with explicit pads, a flat answer, a free batch, and constants of their own for its layers."""
     network = ir.from_proto(_with_shapes(folded, name))
     check_shapes(network.graph, name)
     explicit_pads(network.graph)
-    flat_scores(network.graph, name)
+    flat_answer(network.graph, name)
     free_batch(network.graph, batch)
     own_constants(network.graph)
     RemoveUnusedNodesPass()(network)
@@ -192,24 +199,24 @@ def _with_shapes(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name}: {_one_line(error)}: export it again") from error
 
 
-def _finished(network: ir.Model, preprocessing: Preprocessing, name: str) -> onnx.ModelProto:
+def _finished(network: ir.Model, preprocessing: Preprocessing, name: str, answer: str) -> onnx.ModelProto:
     """Preprocessing in front, names of ours at both ends, any batch."""
     graph = network.graph
     source, scores = graph.inputs[0], graph.outputs[0]
     writer = Writer()
     image = write_normalisation(writer, "frames", preprocessing)
     _rename(graph)
-    source.name, scores.name = image, "logits"
+    source.name, scores.name = image, answer
     assert scores.shape is not None  # checked with the operators
-    classes = int(scores.shape[1])  # type: ignore[arg-type]  # and a number
+    shape: list[str | int | None] = ["batch", *(int(length) for length in list(scores.shape)[1:])]  # type: ignore[arg-type]  # and numbers
     body = ir.to_proto(network).graph
     frames = helper.make_tensor_value_info(
         "frames", TensorProto.UINT8, ["batch", *preprocessing.size, preprocessing.channels]
     )
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
+    answers = helper.make_tensor_value_info(answer, TensorProto.FLOAT, shape)
     made = helper.make_model(
         helper.make_graph(
-            [*writer.nodes, *body.node], "adopted", [frames], [logits], [*writer.weights, *body.initializer]
+            [*writer.nodes, *body.node], "adopted", [frames], [answers], [*writer.weights, *body.initializer]
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
@@ -256,19 +263,19 @@ def _check_batch(model: onnx.ModelProto, name: str) -> None:
 
 
 def _answers(made: onnx.ModelProto, preprocessing: Preprocessing, name: str) -> _Float:
-    """The adopted network's scores of the test frames, N×classes, run at batch 1 and 3.
+    """The adopted network's answers to the test frames, a row each, run at batch 1 and 3.
 
     Raises:
-        ModelError: it does not run at both, or gives anything but a row of scores an image.
+        ModelError: it does not run at both, or does not give each image its own answer.
     """
     frames, session = _frames(preprocessing), exact_session(made)
     try:
         parts = [session.run(None, {"frames": part})[0] for part in (frames[:1], frames[1:])]
     except Exception as error:  # onnxruntime raises a class of its own for each status, with no common base
         raise ModelError(f"{name} does not run at batch 1 and 3: {_one_line(error)}") from error
-    if [part.shape[:1] for part in parts] != [(1,), (3,)] or any(part.ndim != 2 for part in parts):
+    if [part.shape[:1] for part in parts] != [(1,), (3,)] or any(part.ndim not in (2, 4) for part in parts):
         raise ModelError(f"{name} does not give each image of a batch its own scores: export it with a dynamic batch")
-    return np.concatenate(parts)
+    return np.concatenate(parts).reshape(len(frames), -1)
 
 
 def _compare(found: _Float, wanted: _Float, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a foreign network begins and ends: one image input, one output of class scores."""
+"""Where a foreign network begins and ends: one image input, one output of class scores or features."""
 
 from __future__ import annotations
 
@@ -126,25 +126,32 @@ def _to_float(node: ir.Node) -> bool:
     return node.op_type == "Cast" and node.attributes["to"].as_int() in _FLOATS
 
 
-def flat_scores(graph: ir.Graph, name: str) -> None:
-    """Makes the output N×classes, where it is N×classes×1×1.
+def is_map(graph: ir.Graph) -> bool:
+    """Whether the output is a feature map N×C×h×w of more than one pixel, which no classifier gives."""
+    shape = graph.outputs[0].shape
+    return shape is not None and len(shape) == 4 and list(shape)[2:] != [1, 1]
+
+
+def flat_answer(graph: ir.Graph, name: str) -> None:
+    """Makes the output N×C, where it is N×C×1×1; feature maps stay.
 
     Raises:
         ModelError: it has another shape.
     """
-    scores = graph.outputs[0]
-    dims = [] if scores.shape is None else list(scores.shape)
-    if scores.dtype != ir.DataType.FLOAT:
-        raise ModelError(f"{name}: output '{scores.name}' is {scores.dtype}: export the class scores as float32")
-    if len(dims) == 4 and dims[2:] == [1, 1]:
-        flatten = ir.node("Flatten", [scores], name="logits.flatten")
-        flatten.outputs[0].name = "logits.flat"
-        flatten.outputs[0].type, flatten.outputs[0].shape = scores.type, ir.Shape(dims[:2])
+    answer = graph.outputs[0]
+    dims = [] if answer.shape is None else list(answer.shape)
+    if answer.dtype != ir.DataType.FLOAT:
+        raise ModelError(f"{name}: output '{answer.name}' is {answer.dtype}: export the class scores as float32")
+    if is_map(graph):
+        return
+    if len(dims) == 4:
+        flatten = ir.node("Flatten", [answer], name="answer.flatten")
+        flatten.outputs[0].name = "answer.flat"
+        flatten.outputs[0].type, flatten.outputs[0].shape = answer.type, ir.Shape(dims[:2])
         graph.append(flatten)
         graph.outputs[0] = flatten.outputs[0]
     elif len(dims) != 2:
         shown = "×".join(map(str, dims))
         raise ModelError(
-            f"{name}: output '{scores.name}' is {shown}: a classifier gives N×classes; features are "
-            "taken of a checkpoint, not of a foreign ONNX file"
+            f"{name}: output '{answer.name}' is {shown}: a classifier gives N×classes, a feature extractor N×C or N×C×h×w"
         )

@@ -32,13 +32,14 @@ class Network:
         return (*self.preprocessing.size, self.preprocessing.channels)
 
 
-def open_network(path: Path, preprocessing: Preprocessing | None) -> Network:
+def open_network(path: Path, preprocessing: Preprocessing | None, *, features: bool = False) -> Network:
     """Reads an FP32 ONNX file: one of ours as it is, a foreign one adopted.
 
     Args:
         path: the file; tensors of its own that lie in other files are read too.
         preprocessing: for a foreign file. Of ours, what the file holds counts; that a caller gave something else is the
             caller's to refuse.
+        features: whether a foreign file's output N×C holds features; without, class scores.
 
     Raises:
         ModelError: the file cannot be used.
@@ -55,6 +56,6 @@ def open_network(path: Path, preprocessing: Preprocessing | None) -> Network:
             f"{path} holds no preprocessing: give --preprocessing, or --size, --mean and --std; "
             f"in a recipe, [preprocessing]"
         )
-    adopted = adopt(model, preprocessing, name)
+    adopted = adopt(model, preprocessing, name, features=features)
     check_finite(adopted.model, name)
     return Network(adopted.model, found.architecture, preprocessing, found.labels, adopted.changes)

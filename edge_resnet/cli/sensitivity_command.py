@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
-from edge_resnet.errors import OutputError
+from edge_resnet.errors import OutputError, RecipeError
 from edge_resnet.output import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def run(
     sqnr: Annotated[
         float | None, typer.Option(metavar="DB", help="Name the layers to leave float to reach this logit SQNR.")
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", help="In the place of --sqnr: points of top-1 that may be lost, were each change one."
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw it; needs the extra `plots`.")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -34,13 +40,14 @@ def run(
 
     The input is exact, as `quantize` makes it; its other refinements are left out here.
 
-    Example: `edge-resnet sensitivity r50.onnx --table r50.table.json --sqnr 30 --plot r50.png`
+    Example: `edge-resnet sensitivity r50.onnx --table r50.table.json --max-drop 0.5 --plot r50.png`
     """
     from edge_resnet.calibration.refine import exact_input
     from edge_resnet.calibration.schemes import scheme_named
     from edge_resnet.calibration.sensitivity import float_layers, sensitivities
     from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames
 
+    least = _least_sqnr(sqnr, max_drop)
     if plot is not None:
         _check_plot(plot, model, table)
     ranges, wanted = open_table(table), scheme_named(scheme)
@@ -49,7 +56,7 @@ def run(
     bars = BarProgress()
     with bars.stage("sensitivity"):
         found = sensitivities(exact_input(network.model, ranges), wanted, frames, bars.update_phase)
-    mixed = None if sqnr is None else float_layers(found, sqnr)
+    mixed = None if least is None else float_layers(found, least)
     if plot is not None:
         _draw(plot, f"{model.name}: each layer in INT8 alone ({scheme}, {len(frames)} images)", found, mixed)
     if json:
@@ -61,9 +68,17 @@ def run(
     _show(model, found)
     if mixed is not None:
         layers_text = " ".join(f"--keep-float {name}" for name in mixed.keep_float) or "none"
-        say(f"to reach {sqnr:g} dB leave float, {100 * mixed.macs_share:.1f} % of MACs: {layers_text}")
+        say(f"to reach {least:.4g} dB leave float, {100 * mixed.macs_share:.1f} % of MACs: {layers_text}")
     if plot is not None:
         say(f"wrote {plot}")
+
+
+def _least_sqnr(sqnr: float | None, max_drop: float | None) -> float | None:
+    from edge_resnet.calibration.sensitivity import sqnr_for_drop
+
+    if sqnr is not None and max_drop is not None:
+        raise RecipeError("--sqnr and --max-drop ask for the same thing: give one of them")
+    return sqnr if max_drop is None else sqnr_for_drop(max_drop)
 
 
 def _check_plot(plot: Path, *sources: Path) -> None:

@@ -469,7 +469,7 @@ def architecture_named(name: str) -> Architecture:
         ModelError: no architecture has this name; the message lists those that exist.
     """
     known = {_plain(architecture): architecture for architecture in ARCHITECTURES}
-    if _plain(name) not in known:
+    if not isinstance(name, str) or _plain(name) not in known:
         raise ModelError(
             f"unknown architecture '{name}': choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier can come "
             "as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"

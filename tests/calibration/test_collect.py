@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx import numpy_helper
 
 from edge_resnet.calibration import OBSERVERS, CalibrationTable, collect
 from edge_resnet.calibration.collect import SAMPLE, observed_tensors
+from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.errors import CalibrationError
 
 Network = Callable[..., onnx.ModelProto]
@@ -71,6 +73,24 @@ def test_batches_make_no_difference(network: Network, random_frames: Callable[..
     model, frames = network("resnet20", 32), random_frames(8, 32)
     tables = {collected(model, frames, batch, method).to_json() for batch in (1, 3, 8)}
     assert len(tables) == 1
+
+
+def test_threads_make_no_difference(
+    network: Network, random_frames: Callable[..., Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, frames, tables = network("resnet18", 96), random_frames(4, 96), set()
+    for threads in (1, 2, 3):
+        monkeypatch.setitem(observed_tensors.__globals__, "fast_session", partial(fast_session, threads=threads))
+        tables.add(collected(model, frames, 2, "mse").to_json())
+    assert len(tables) == 1
+
+
+def test_progress_counts_images_that_are_observed(network: Network, random_frames: Callable[..., Frames]) -> None:
+    done: list[int] = []
+    frames = random_frames(7, 32)
+    batches = [frames[:4], frames[4:6], frames[6:]]
+    collect(network("resnet20", 32), batches, method="mse", images={}, preprocessing={}, advance=done.append)
+    assert done == [4, 2, 1]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

@@ -226,6 +226,17 @@ def test_answers_that_have_nothing_to_do_with_fp32_never_pass(labelled: bool) ->
         require_passed(found)
 
 
+def test_two_networks_that_lean_to_the_same_classes_do_not_pass() -> None:
+    leaning = np.linspace(4, 0, 10, dtype=np.float32)
+    fp32, engine = (leaning + np.eye(10, dtype=np.float32)[RANDOM.permuted(np.arange(200) % 10)] * 9 for _ in range(2))
+    found = report(fp32, engine, None)
+    assert found.logit_sqnr_db is not None and found.logit_sqnr_db > 0 and found.agreement < 0.2
+    with pytest.raises(
+        GateError, match=r"^engine answers nothing like FP32 \(SQNR .* dB, \d\d % of the answers changed"
+    ):
+        require_passed(found)
+
+
 @pytest.mark.parametrize(
     ("lost", "won", "images"), [(0, 0, 50), (0, 0, 100), (1, 0, 200), (3, 2, 500), (20, 15, 1000), (60, 50, 1500)]
 )

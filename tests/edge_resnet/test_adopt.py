@@ -26,7 +26,7 @@ from edge_resnet.engines.targets import target_named
 from edge_resnet.engines.trt_rtx import TensorRtRtxEngine
 from edge_resnet.errors import ModelError, RecipeError
 from edge_resnet.lowering import Lowered
-from edge_resnet.onnx_file import read_metadata, serialise
+from edge_resnet.onnx_file import gives_features, read_metadata, serialise
 from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -444,8 +444,12 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "float64": (network("c = Cast <to=1> (image) x = Conv(c, w, b) y = Relu(x)" + HEAD, "double[N,3,16,16] image"),
                 "input 'image' is double"),
     "vector": (network("c = Reshape(image, four) y = Relu(c)" + HEAD, "float[N,768] image"), "input 'image' has 2 axes"),
-    "map": (network("x = Conv(image, w, b) scores = Relu(x)", result="float[N,8,14,14] scores"),
-            "output 'scores' is 2×8×14×14: a classifier gives N×classes"),
+    "map": (network("x = Conv(image, w, b) y = Relu(x) scores = Softmax <axis=1> (y)", result="float[N,8,14,14] scores"),
+            "ends in the Softmax 'scores', so it gives no features"),
+    "three axes": (
+        network(CONV + HEAD.replace("scores =", "s =") + "scores = Reshape(s, pairs)", result="float[N,2,5] scores"),
+        "output 'scores' is 2×2×5: a classifier gives N×classes, a feature extractor N×C",
+    ),
     "sigmoid": (network(CONV + HEAD.replace("scores =", "s =") + "scores = Sigmoid(s)"), "ends in the Sigmoid 'scores'"),
     "groups": (
         network(CONV + HEAD.replace("scores =", "s =") + "g = Reshape(s, pairs) t = Softmax(g) scores = Flatten(t)"),
@@ -461,6 +465,22 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "lost batch": (network(CONV + SQUEEZED, "float[1,3,16,16] image", "float[1,10] scores"), "batch"),
     "NaN": (network("x = Conv(image, w, b) z = Sub(x, x) y = Div(z, z)" + HEAD), "gives NaN or infinite scores"),
 }  # fmt: skip
+
+
+# Features.
+
+
+@pytest.mark.parametrize("pooled", [True, False], ids=["N×C", "N×C×h×w"])
+def test_features_in_the_place_of_classes(pooled: bool, small: nn.Module) -> None:
+    trunk = nn.Sequential(small.stem, small.depthwise, *([nn.AdaptiveAvgPool2d(1), nn.Flatten()] if pooled else []))
+    adopted = adopt(exported(trunk.eval(), opset_version=17), SPEC, "trunk.onnx", features=pooled)
+    assert gives_features(adopted.model)
+    assert ("took its output, a map of more than one pixel, for features" in adopted.changes) is not pooled
+    assert_equal(answers(adopted.model), torch_logits(trunk))
+
+
+def test_without_being_told_a_row_of_numbers_is_taken_for_classes(small: nn.Module) -> None:
+    assert not gives_features(adopt(exported(small, opset_version=17), SPEC, "small.onnx").model)
 
 
 @pytest.mark.parametrize(("model", "reason"), REFUSED.values(), ids=REFUSED)

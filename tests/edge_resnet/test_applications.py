@@ -92,6 +92,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input_shape": (64, 64, 4)}, "input_shape is (64, 64, 4): give 1 (grey) or 3 (colour) channels"),
     ({"input_shape": (64, 64, None)}, "input_shape is (64, 64, None): give 1 (grey) or 3 (colour) channels"),
     ({"weights": 3}, "weights is 3: give None (random), 'imagenet', or the path of a file that exists"),
+    ({"include_top": False, "pooling": "sum"}, "pooling is 'sum': give None, 'avg' or 'max'"),
     ({"shortcut": "F"}, "unknown shortcut 'F': choose one of A, B, C, D, E"),
     (
         {"input_tensor": torch.zeros(1, 3, 64, 64)},
@@ -116,7 +117,9 @@ def test_a_path_may_begin_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_a_grey_checkpoint_needs_no_shape(tmp_path: Path) -> None:
     torch.save(create_model("resnet20", channels=1).state_dict(), tmp_path / "grey.pt")
     assert resnet("resnet20", weights=tmp_path / "grey.pt").channels == 1
-    with pytest.raises(ModelError, match=r"channels is 3, but .*grey.pt has 1: give 1, or leave it out"):
+    with pytest.raises(
+        ModelError, match=r"grey.pt takes images of 1 channel \(grey\), but the input has 3 .* input shape"
+    ):
         resnet("resnet20", weights=tmp_path / "grey.pt", input_shape=(32, 32, 3))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,18 @@ from PIL import Image
 
 import edge_resnet
 from edge_resnet import demo
-from edge_resnet.bundle import open_bundle, write_bundle
+from edge_resnet.bundle import MEASURED_ON, open_bundle, write_bundle
 from edge_resnet.classifier import Classifier
 from edge_resnet.engines import cuda
-from edge_resnet.errors import BundleError, EdgeResnetError, EngineError, ImageError, UnavailableError
+from edge_resnet.engines.ort import OrtEngine, cpu_name
+from edge_resnet.errors import (
+    BundleError,
+    EdgeResnetError,
+    EngineError,
+    GateError,
+    ImageError,
+    UnavailableError,
+)
 from edge_resnet.images import open_images
 from edge_resnet.preprocessing import NAMED
 
@@ -165,3 +174,30 @@ def test_files_that_are_no_bundle(demo_onnx: Path, tmp_path: Path) -> None:
         Classifier(tmp_path / "missing.edge")
     for error in (BundleError, ImageError, EngineError, UnavailableError):
         assert issubclass(error, EdgeResnetError), "one class to catch"
+
+
+# Another device than the bundle was built on.
+
+
+def test_the_bundle_says_where_its_engine_was_measured(demo_bundle: Path) -> None:
+    engines = {entry.target: entry.versions for entry in open_bundle(demo_bundle).manifest.engines}
+    assert engines["cpu"][MEASURED_ON] == cpu_name()
+
+
+def test_an_engine_that_answers_otherwise_on_another_cpu_is_refused(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = OrtEngine._run
+
+    def saturated(self: OrtEngine, frames: npt.NDArray[np.uint8], *rest: Any) -> npt.NDArray[np.float32]:
+        return np.minimum(answer(self, frames, *rest), 1)
+
+    monkeypatch.setattr(OrtEngine, "_run", saturated)
+    Classifier(demo_bundle, target="cpu").close()  # the same CPU: nothing is run
+    monkeypatch.setattr(OrtEngine, "device", lambda self: "Haswell")
+    with pytest.raises(
+        GateError, match=r"the engine for cpu answers the golden samples -?\d+\.\d dB off .* \(Haswell; it"
+    ):
+        Classifier(demo_bundle, target="cpu")
+    monkeypatch.setattr(OrtEngine, "_run", answer)
+    Classifier(demo_bundle, target="cpu").close()

@@ -155,6 +155,29 @@ def test_an_onnx_of_features_has_neither_classes_nor_labels(
     assert line.endswith(f"f.onnx gives features, which have none: leave {name} out")
 
 
+def test_a_foreign_onnx_of_features(
+    recipe_file: Callable[..., Path], cli_json: Callable[..., Any], refused: Callable[..., str], frames: np.ndarray
+) -> None:
+    torch.onnx.export(
+        load_model("resnet20", WEIGHTS, head="avg"),
+        (torch.zeros(1, 1, 28, 28),),
+        "f.onnx",
+        dynamo=False,
+        opset_version=17,
+    )
+    model = f'onnx = "{Path("f.onnx").absolute()}"\ninclude_top = false'
+    built = cli_json("build", recipe_file(model=model), "-o", "f.edge")
+    assert built["accuracy"]["cosine"]["mean"] > 0.99
+    with edge_resnet.Embedder("f.edge") as embed:
+        found = embed([frame[:, :, 0] for frame in frames])
+    wanted = torch_features(frames, "avg")
+    assert np.square(found - wanted).sum() < 1e-2 * np.square(wanted).sum()
+    cli_json("export", "--arch", "resnet20", "--weights", WEIGHTS, "--preprocessing", "fashion-mnist", "-o", "top.onnx")
+    model = model.replace("f.onnx", "top.onnx")
+    line = refused(2, "build", recipe_file(model=model))
+    assert line.endswith("top.onnx was exported with its top: leave it out")
+
+
 def test_info_and_bench_of_a_feature_extractor(backbone: Path, cli_json: Callable[..., Any]) -> None:
     assert cli_json("info", backbone, "--verify")["labels"] is None
     assert json.dumps(cli_json("bench", backbone)["latency_ms"])

@@ -272,8 +272,8 @@ def test_a_wrong_or_missing_key_of_the_needed_tables(old: str, new: str, message
     ("key", "message"),
     [
         (
-            "include_top = false",
-            "[model] has onnx and include_top = false: features are taken of a checkpoint, by arch",
+            'include_top = false\npooling = "avg"',
+            "[model] has onnx and pooling, which is for arch: an ONNX file pools or",
         ),
         ('shortcut = "B"', "[model] has onnx and shortcut, which is for arch: leave one out"),
     ],

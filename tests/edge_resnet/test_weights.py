@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_resnet.errors import ModelError
+from edge_resnet.images import open_images
 from edge_resnet.models import ResNet, create_model
+from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 from edge_resnet.weights import load_model, read_checkpoint
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -142,6 +145,22 @@ def test_a_published_checkpoint() -> None:
     raw = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     x = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     assert torch.allclose(loaded(x), resnet20_by_hand(raw, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_classifies_as_published() -> None:
+    """0.816 of these images, which are compressed anew, with the preprocessing that its maker documents."""
+    path, images = SHARED / "weights" / "resnet20-12fca82f.th", SHARED / "cifar10-jpeg" / "test"
+    if not (path.is_file() and images.is_dir()):
+        pytest.skip("needs the published checkpoint and CIFAR-10 images, which are not part of the project")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    spec = Preprocessing((32, 32), None, Crop.NONE, Interpolation.BILINEAR, Color.RGB, mean, std)
+    test = open_images(images)
+    pixels = (test.pixels(spec).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    with torch.no_grad():
+        logits = load_model("resnet20", path)(torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    assert len(test) == 2000
+    assert np.mean(logits.argmax(1).numpy() == test.labels) == 0.816
 
 
 def resnet20_by_hand(raw: Weights, x: Tensor) -> Tensor:
@@ -378,7 +397,11 @@ def test_something_else_altogether(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         ({"classes": 10}, "classes is 10, but {path} has 7: give 7, or leave it out"),
-        ({"channels": 1}, "channels is 1, but {path} has 3: give 3, or leave it out"),
+        (
+            {"channels": 1},
+            "{path} takes images of 3 channels (colour), but the input has 1 channel (grey): "
+            "give the input shape and preprocessing that it was trained with",
+        ),
     ],
 )
 def test_numbers_that_disagree(asked: dict[str, int], message: str, model: ResNet, tmp_path: Path) -> None:
@@ -408,7 +431,9 @@ def test_content_that_is_no_state_dict(content: object, message: str, tmp_path: 
     assert message in refusal(lambda: read_checkpoint(tmp_path / "weights.pt"))
 
 
-@pytest.mark.parametrize(("plain", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema")])
+@pytest.mark.parametrize(
+    ("plain", "averaged"), [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("net", "of another name")]
+)
 def test_weights_and_their_moving_average_are_not_chosen_between(
     plain: str, averaged: str, model: ResNet, tmp_path: Path
 ) -> None:
@@ -418,6 +443,24 @@ def test_weights_and_their_moving_average_are_not_chosen_between(
         f"{tmp_path / 'weights.pt'} holds several sets of weights, ['{plain}'] and ['{averaged}']: save one alone, "
         f"such as torch.save(torch.load('weights.pt', weights_only=True)['{averaged}'], 'weights.pth')"
     )
+
+
+@pytest.mark.parametrize("key", ["model_ema", "ema_model", "of another name"])
+def test_a_moving_average_alone_is_read_beside_an_optimizer(key: str, tmp_path: Path) -> None:
+    model = create_model("resnet20")
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(1, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    torch.save({key: model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, tmp_path / "weights.pt")
+    assert torch.equal(load_model("resnet20", tmp_path / "weights.pt").fc.weight, model.fc.weight)
+
+
+def test_a_head_of_another_name(tmp_path: Path) -> None:
+    tensors = {name.replace("fc.", "head.0."): t for name, t in create_model("resnet20").state_dict().items()}
+    torch.save(tensors, tmp_path / "weights.pt")
+    message = refusal(lambda: load_model("resnet20", tmp_path / "weights.pt"))
+    assert "(it has" not in message and "it has head.0.weight, head.0.bias): give it that name" in message
+    assert message.endswith("or export the network to ONNX and calibrate that"), "it cannot be read without its top"
 
 
 def test_a_dict_that_holds_itself(tmp_path: Path) -> None:

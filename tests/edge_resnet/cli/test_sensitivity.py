@@ -44,6 +44,13 @@ def test_a_person_sees_the_worst_layer_first(demo_onnx: Path, table: str, cli: C
     assert "of all MACs" in shown and "leave float, 0.0 % of MACs: none" in shown
 
 
+def test_a_drop_is_asked_for_as_the_noise_that_changes_so_many_answers(
+    demo_onnx: Path, table: str, cli: Callable[..., Any]
+) -> None:
+    shown = cli("sensitivity", demo_onnx, "--table", table, "--limit", "1", "--max-drop", "0.5").stdout
+    assert "to reach 38.06 dB leave float" in shown, "0.40 · 10^(-38.06/20) = 0.5 %"
+
+
 def test_it_draws(demo_onnx: Path, table: str, cli: Callable[..., Any], cli_json: CliJson) -> None:
     command = ("sensitivity", demo_onnx, "--table", table, "--limit", "2", "--plot")
     assert cli_json(*command, "f.png", "--sqnr", "44")["plot"] == "f.png"
@@ -78,4 +85,7 @@ def test_what_it_cannot_draw_is_said_before_any_work(
 
 def test_what_it_refuses(demo_onnx: Path, table: str, refused: Refused) -> None:
     assert "no calibration table at x.json" in refused(2, "sensitivity", demo_onnx, "--table", "x.json")
+    both = refused(2, "sensitivity", demo_onnx, "--table", table, "--sqnr", "30", "--max-drop", "1")
+    assert both == "--sqnr and --max-drop ask for the same thing: give one of them"
+    assert "the drop is 0 points" in refused(2, "sensitivity", demo_onnx, "--table", table, "--max-drop", "0")
     assert "unknown scheme 'int4'" in refused(2, "sensitivity", demo_onnx, "--table", table, "--scheme", "int4")
