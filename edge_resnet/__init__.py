@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from edge_resnet.classifier import Classifier, Prediction
     from edge_resnet.embedder import Embedder
     from edge_resnet.errors import EdgeResnetError
+    from edge_resnet.frames import CameraFrame
     from edge_resnet.images import ImageSet, open_images
     from edge_resnet.preprocessing import Preprocessing, load_preprocessing
     from edge_resnet.recipe import Recipe, load_recipe
+    from edge_resnet.runtime import Timing
+    from edge_resnet.stream import Stream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BuildResult",
     "Bundle",
+    "CameraFrame",
     "Classifier",
     "EdgeResnetError",
     "Embedder",
@@ -34,6 +38,8 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "Recipe",
+    "Stream",
+    "Timing",
     "build",
     "load_preprocessing",
     "load_recipe",
@@ -45,6 +51,7 @@ __all__ = [
 _HOMES = {
     "BuildResult": "chain",
     "Bundle": "bundle",
+    "CameraFrame": "frames",
     "Classifier": "classifier",
     "EdgeResnetError": "errors",
     "Embedder": "embedder",
@@ -52,6 +59,8 @@ _HOMES = {
     "Prediction": "classifier",
     "Preprocessing": "preprocessing",
     "Recipe": "recipe",
+    "Stream": "stream",
+    "Timing": "runtime",
     "build": "chain",
     "load_preprocessing": "preprocessing",
     "load_recipe": "recipe",

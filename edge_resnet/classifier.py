@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -10,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import BundleError
-from edge_resnet.runtime import Frame, Runtime
+from edge_resnet.frames import CameraFrame
+from edge_resnet.runtime import Frame, ReadyFrame, Runtime, Timing
+from edge_resnet.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,31 @@ class Prediction:
     logits: npt.NDArray[np.float32] = field(repr=False, compare=False)
     """One for each class."""
     labels: tuple[str, ...] = field(repr=False, compare=False)
+    timing: Timing | None = field(default=None, repr=False, compare=False)
+    """Where the time went; None where it was not measured."""
+    frame: CameraFrame | None = field(default=None, repr=False, compare=False)
+    """The frame of a stream that it is about."""
 
     def top(self, k: int = 5) -> list[Prediction]:
         """The ``k`` most probable classes, most probable first (fewer if there are fewer)."""
         order = np.argsort(-self.logits, kind="stable")[:k]
         probabilities = _softmax(self.logits)
-        return [Prediction(self.labels[i], int(i), float(probabilities[i]), self.logits, self.labels) for i in order]
+        return [
+            replace(self, label=self.labels[i], index=int(i), probability=float(probabilities[i]))
+            for i in order.tolist()
+        ]
 
     @classmethod
-    def of(cls, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> Prediction:
+    def of(
+        cls,
+        logits: npt.NDArray[np.float32],
+        labels: tuple[str, ...],
+        timing: Timing | None = None,
+        frame: CameraFrame | None = None,
+    ) -> Prediction:
         """The prediction that logits, one a class, make."""
         index = int(logits.argmax())
-        return cls(labels[index], index, float(_softmax(logits)[index]), logits, labels)
+        return cls(labels[index], index, float(_softmax(logits)[index]), logits, labels, timing, frame)
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -53,7 +70,8 @@ class Classifier(Runtime):
 
     Args:
         path: a ``.edge`` bundle.
-        target: which of its engines; by default the fastest kind that runs here.
+        target: which of its engines; by default the fastest kind that runs here. ``target`` and ``why`` say which it is.
+        color: of the arrays that it is called with: ``rgb``, ``bgr``, ``rgba``, ``gray``, ``nv12``, …
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
 
     Raises:
@@ -63,29 +81,61 @@ class Classifier(Runtime):
 
     labels: tuple[str, ...]
 
-    def __init__(self, path: str | Path, *, target: str | None = None, cuda: str | None = None) -> None:
-        super().__init__(path, target=target, cuda=cuda)
+    def __init__(
+        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+    ) -> None:
+        super().__init__(path, target=target, color=color, cuda=cuda)
         if self.labels is None:
             self.close()
             raise BundleError(f"bundle '{path}' gives features, not classes: open it with edge_resnet.Embedder")
 
     @overload
-    def __call__(self, frame: Frame) -> Prediction: ...
+    def __call__(self, frame: Frame | CameraFrame) -> Prediction: ...
     @overload
     def __call__(self, frame: list[Frame]) -> list[Prediction]: ...
-    def __call__(self, frame: Frame | list[Frame]) -> Prediction | list[Prediction]:
+    def __call__(self, frame: Frame | CameraFrame | list[Frame]) -> Prediction | list[Prediction]:
         """Classifies one frame, or a list of frames as one batch.
 
         Args:
-            frame: uint8 H×W×3 RGB or H×W grey of any size, a Pillow image, a path, or a list of these, which
-                need not be of one size.
+            frame: uint8 H×W×3 RGB or H×W grey of any size (or as ``color`` says), a Pillow image, a path, or a list of
+                these, which need not be of one size.
 
         Raises:
             ImageError: a frame has another dtype or shape, or a file is no image.
         """
         if isinstance(frame, list):
-            return [Prediction.of(logits, self.labels) for logits in self.answers(frame)]
-        return Prediction.of(self.answers([frame])[0], self.labels)
+            return self._predictions([self._ready(each, index) for index, each in enumerate(frame)])
+        return self._predictions([self._ready(frame)])[0]
+
+    def _predictions(self, ready: Sequence[ReadyFrame]) -> list[Prediction]:
+        logits, run_ms = self._run(ready)
+        return [
+            Prediction.of(
+                each, self.labels, frame.timing(run_ms), frame.given if isinstance(frame.given, CameraFrame) else None
+            )
+            for each, frame in zip(logits, ready, strict=True)
+        ]
+
+    async def aclassify(self, frame: Frame | CameraFrame) -> Prediction:
+        """Classifies one frame on another thread, for asyncio programs; errors are those of a call."""
+        return await asyncio.to_thread(self, frame)
+
+    def stream(self, camera: Iterable[Frame | CameraFrame], *, latest: bool = True) -> Stream[Prediction]:
+        """Classifies frame after frame: the next is captured and prepared while the engine works.
+
+            with open_camera("rtsp://…") as camera, classify.stream(camera) as predictions:
+                for prediction in predictions:
+                    print(prediction.label, prediction.timing.age_ms)
+
+        Args:
+            camera: gives frames; one of ``edge_resnet.camera``, or anything else that can be iterated over.
+            latest: whether a frame that waits for the engine gives way to a newer one, as in a control loop. Else the
+                camera waits, and every frame is answered.
+
+        Raises:
+            ImageError: a frame has another dtype or shape; the stream ends with it.
+        """
+        return Stream(camera, self._ready, lambda ready: self._predictions([ready])[0], latest=latest)
 
     def __enter__(self) -> Classifier:
         return self

@@ -20,6 +20,7 @@ class Embedder(Runtime):
     Args:
         path: a ``.edge`` bundle of a network without its classifier.
         target: which of its engines; by default the fastest kind that runs here.
+        color: of the arrays that it is called with; see ``Runtime``.
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
 
     Raises:
@@ -27,8 +28,10 @@ class Embedder(Runtime):
         UnavailableError: none of its engines runs here.
     """
 
-    def __init__(self, path: str | Path, *, target: str | None = None, cuda: str | None = None) -> None:
-        super().__init__(path, target=target, cuda=cuda)
+    def __init__(
+        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+    ) -> None:
+        super().__init__(path, target=target, color=color, cuda=cuda)
         if self.labels is not None:
             self.close()
             raise BundleError(

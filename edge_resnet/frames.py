@@ -31,6 +31,19 @@ class FrameColor(Enum):
     """As ``NV12``, by ITU-R BT.709, which cameras of high definition may use."""
 
 
+def color_named(name: str) -> FrameColor:
+    """A colour by its value.
+
+    Raises:
+        ImageError: there is none of this name.
+    """
+    try:
+        return FrameColor(name.lower())
+    except ValueError as error:
+        known = ", ".join(color.value for color in FrameColor)
+        raise ImageError(f"color is '{name}': choose one of {known}") from error
+
+
 def _video(red: float, blue: float) -> Mix:
     """Red, green and blue of Y, Cb and Cr in 16..235 and 16..240, from the weights of red and blue in luma.
 

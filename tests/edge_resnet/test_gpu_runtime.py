@@ -69,10 +69,12 @@ def test_an_engine_that_prepares_frames_takes_the_cameras_buffer(
     demo_bundle: Path, tmp_path: Path, cuda: CudaDouble, frame: np.ndarray
 ) -> None:
     with (
-        Classifier(with_engine(demo_bundle, tmp_path, CAMERA)) as on_gpu,
+        Classifier(with_engine(demo_bundle, tmp_path, CAMERA), color="bgr") as on_gpu,
         Classifier(demo_bundle, target="cpu") as on_cpu,
     ):
         assert on_gpu.frames == CAMERA
+        with Classifier(tmp_path / "model.edge") as undeclared, pytest.raises(ImageError, match="give color='bgr'"):
+            undeclared(frame)
         found, wanted = on_gpu(frame), on_cpu(np.ascontiguousarray(frame[:, :, ::-1]))
         assert found.label == wanted.label
         np.testing.assert_allclose(found.logits, wanted.logits, atol=0.6)
@@ -104,7 +106,7 @@ class OnGpu:
 def test_a_frame_on_the_gpu_never_passes_through_the_host(
     demo_bundle: Path, tmp_path: Path, cuda: CudaDouble, frame: np.ndarray
 ) -> None:
-    with Classifier(with_engine(demo_bundle, tmp_path, CAMERA)) as classify:
+    with Classifier(with_engine(demo_bundle, tmp_path, CAMERA), color="bgr") as classify:
         wanted = classify(frame)
         cuda.log.clear()
         found = classify(OnGpu(cuda, frame))
@@ -119,7 +121,7 @@ def test_a_frame_on_the_gpu_is_not_for_an_engine_on_the_cpu(
     with Classifier(demo_bundle, target="cpu") as classify:
         with pytest.raises(EngineError, match="this engine runs on the CPU and the frames, OnGpu, are not"):
             classify(OnGpu(cuda, frame))
-        with pytest.raises(ImageError, match="frame 1 is of type OnGpu"):
+        with pytest.raises(ImageError, match="some frames are on the GPU and some are not"):
             classify([frame, OnGpu(cuda, frame)])
     with pytest.raises(EngineError, match="it has no use for the CUDA binding 'pycuda'"):
         Classifier(demo_bundle, target="cpu", cuda="pycuda")
