@@ -42,7 +42,8 @@ test-pycuda: setup
 	$(PYTHON) -m venv --without-pip $(PYCUDA)
 	mkdir -p $(PYCUDA)/double
 	cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o $(PYCUDA)/double/libcuda.so tests/support/libcuda_double.c -ldl
-	LIBRARY_PATH=$(abspath $(PYCUDA)/double) CUDA_ROOT=$(CUDA_ROOT) CPATH=$(CUDA_ROOT)/include \
+	printf 'CUDA_ENABLE_CURAND = False\n' >$(PYCUDA)/.aksetup-defaults.py # which PyCUDA's setup reads in the home folder
+	HOME=$(abspath $(PYCUDA)) LIBRARY_PATH=$(abspath $(PYCUDA)/double) CUDA_ROOT=$(CUDA_ROOT) CPATH=$(CUDA_ROOT)/include \
 	    $(BIN)/python -m pip --python $(PYCUDA)/bin/python install --quiet --constraint constraints.txt \
 	    --editable '.[build,pycuda,cuda,dev]'
 	$(PYCUDA)/bin/python -m pytest tests/engines/cuda

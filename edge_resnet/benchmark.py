@@ -1,11 +1,11 @@
-"""How long a bundle's engine takes: single frames, one after another, as a camera gives them."""
+"""How long a bundle's engine takes, and where the time goes: frames one after another, as a camera gives them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +13,87 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.bundle import open_bundle
+from edge_resnet.classifier import Prediction
 from edge_resnet.engines.engine import Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EngineError
+from edge_resnet.frames import FrameColor, FrameFormat
 from edge_resnet.runtime import Runtime
 
 WARMUP = 20
+CAMERA = FrameFormat(1080, 1920, FrameColor.RGB)
+"""The frames that a breakdown prepares, where the engine's own camera does not say."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+_BREAKDOWN_RUNS = 50
 
 
 @dataclass(frozen=True)
 class Latency:
     """Times of one engine at batch 1, prepared frame to answer."""
 
+    name: str
+    """What tells it from others: its bundle, or its precision."""
     target: str
-    precision: str
     device: str
-    runs: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    per_second: float
-    """Frames a second, one after another."""
+    times_ms: tuple[float, ...]
+    """Of each run, in their order."""
 
-    @classmethod
-    def of(cls, target: str, precision: str, engine: Engine, seconds: npt.NDArray[np.float64]) -> Latency:
-        """The latency that single times make."""
-        p50, p90, p99 = (float(1e3 * np.percentile(seconds, q)) for q in (50, 90, 99))
-        return cls(target, precision, engine.device(), len(seconds), p50, p90, p99, float(len(seconds) / seconds.sum()))
+    @property
+    def per_second(self) -> float:
+        """Frames a second, one after another."""
+        return 1e3 * len(self.times_ms) / sum(self.times_ms)
+
+    def percentile_ms(self, q: float) -> float:
+        """The time that ``q`` percent of the runs did not exceed."""
+        return float(np.percentile(self.times_ms, q))
 
     def to_json(self) -> dict[str, Any]:
         """The keys that ``bench --json`` has for an engine."""
-        return {
-            "latency_ms": {"p50": self.p50_ms, "p90": self.p90_ms, "p99": self.p99_ms},
-            "per_second": self.per_second,
-            "precision": self.precision,
-        }
+        percentiles = {f"p{q}": self.percentile_ms(q) for q in (50, 90, 99)}
+        return {"latency_ms": {**percentiles, "max": max(self.times_ms)}, "per_second": self.per_second}
 
 
-def measure_latency(bundle: Path, target: str | None, runs: int = 200) -> Latency:
-    """Runs random frames through the engine.
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the time of one camera frame goes: medians, in milliseconds. None where nothing is copied."""
+
+    prepare: float
+    copy_in: float | None
+    execute: float
+    copy_out: float | None
+    postprocess: float
+    """Of the answer to a prediction; 0 for features."""
+
+    def to_json(self) -> dict[str, float | None]:
+        """The breakdown as values that JSON knows."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Frames a second at one batch size."""
+
+    batch: int
+    per_second: float
+
+
+def measure_latency(runtimes: Sequence[Runtime], names: Sequence[str], runs: int = 200) -> list[Latency]:
+    """Runs random frames through engines in turns, so that all see the same clocks.
+
+    Args:
+        runtimes: opened bundles.
+        names: what the results are called.
+        runs: frames that count, for each.
 
     Raises:
-        UnavailableError: the engine does not run here.
+        EngineError: ``runs`` is none.
     """
-    with closing(Runtime(bundle, target=target)) as runtime:
-        (seconds,) = _times([runtime.engine], runs)
-        return Latency.of(runtime.target, open_bundle(bundle).manifest.precision, runtime.engine, seconds)
+    times = _times([runtime.engine for runtime in runtimes], runs)
+    return [
+        Latency(name, runtime.target, runtime.engine.device(), tuple(each.tolist()))
+        for runtime, name, each in zip(runtimes, names, times, strict=True)
+    ]
 
 
 def measure_against(
@@ -91,23 +125,66 @@ def measure_against(
         found = target_named(runtime.target)
         compiled = compile_float(opened, found, precision, progress)
         other = engines.enter_context(engine_class(found.kind)(compiled.data))
-        ours, theirs = _times([runtime.engine, other], runs)
+        device = runtime.engine.device()
+        ours, theirs = (tuple(each.tolist()) for each in _times([runtime.engine, other], runs))
         return (
-            Latency.of(found.name, opened.manifest.precision, runtime.engine, ours),
-            Latency.of(found.name, precision, other, theirs),
+            Latency(opened.manifest.precision, found.name, device, ours),
+            Latency(precision, found.name, device, theirs),
         )
 
 
+def measure_breakdown(runtime: Runtime) -> Breakdown:
+    """Where the time of a camera's frame goes: 1080×1920 RGB, or what the engine's own camera gives."""
+    camera = runtime.frames or CAMERA
+    frame = np.random.default_rng(0).integers(0, 256, camera.shape, np.uint8)
+    prepared, phases, finished = [], [], []
+    for _ in range(_BREAKDOWN_RUNS):
+        ready = runtime.ready(frame, camera.color)
+        prepared.append(ready.prepare_ms)
+        assert isinstance(ready.pixels, np.ndarray)  # the frame is on the host
+        phases.append(runtime.engine.timed(ready.pixels[np.newaxis]))
+        start = time.perf_counter()
+        if runtime.labels is not None:
+            Prediction.of(np.zeros(len(runtime.labels), np.float32), runtime.labels)
+        finished.append(1e3 * (time.perf_counter() - start))
+    copies_in = [phase.copy_in_ms for phase in phases if phase.copy_in_ms is not None]
+    copies_out = [phase.copy_out_ms for phase in phases if phase.copy_out_ms is not None]
+    return Breakdown(
+        float(np.median(prepared)),
+        float(np.median(copies_in)) if copies_in else None,
+        float(np.median([phase.execute_ms for phase in phases])),
+        float(np.median(copies_out)) if copies_out else None,
+        float(np.median(finished)),
+    )
+
+
+def measure_throughput(engine: Engine, seconds: float = 0.5) -> list[Throughput]:
+    """Frames a second at every batch size that the engine takes, for at least so long each."""
+    spec = engine.input
+    found = []
+    for batch in (each for each in BATCHES if spec.min_batch <= each <= (spec.max_batch or 8)):
+        frames = np.random.default_rng(0).integers(0, 256, (batch, spec.height, spec.width, spec.channels), np.uint8)
+        for _ in range(3):
+            engine.run(frames)
+        runs, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            engine.run(frames)
+            runs += 1
+        found.append(Throughput(batch, runs * batch / (time.perf_counter() - start)))
+    return found
+
+
 def _times(engines: Sequence[Engine], runs: int) -> npt.NDArray[np.float64]:
-    """Seconds of each run, engines×runs; the engines take turns, so that all see the same clocks."""
+    """Milliseconds of each run, engines×runs, in turns."""
     if runs < 1:
         raise EngineError(f"runs is {runs}: give 1 or more")
-    spec = engines[0].input
-    frame = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, spec.channels), np.uint8)
-    seconds = np.empty((len(engines), WARMUP + runs))
+    random = np.random.default_rng(0)
+    specs = [engine.input for engine in engines]
+    frames = [random.integers(0, 256, (1, spec.height, spec.width, spec.channels), np.uint8) for spec in specs]
+    times = np.empty((len(engines), WARMUP + runs))
     for run in range(WARMUP + runs):
-        for index, engine in enumerate(engines):
+        for index, (engine, frame) in enumerate(zip(engines, frames, strict=True)):
             start = time.perf_counter()
             engine.run(frame)
-            seconds[index, run] = time.perf_counter() - start
-    return seconds[:, WARMUP:]
+            times[index, run] = 1e3 * (time.perf_counter() - start)
+    return times[:, WARMUP:]

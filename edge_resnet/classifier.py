@@ -104,8 +104,8 @@ class Classifier(Runtime):
             ImageError: a frame has another dtype or shape, or a file is no image.
         """
         if isinstance(frame, list):
-            return self._predictions([self._ready(each, index) for index, each in enumerate(frame)])
-        return self._predictions([self._ready(frame)])[0]
+            return self._predictions([self.ready(each, name=f"frame {index}") for index, each in enumerate(frame)])
+        return self._predictions([self.ready(frame, name="frame 0")])[0]
 
     def _predictions(self, ready: Sequence[ReadyFrame]) -> list[Prediction]:
         logits, run_ms = self._run(ready)
@@ -135,7 +135,7 @@ class Classifier(Runtime):
         Raises:
             ImageError: a frame has another dtype or shape; the stream ends with it.
         """
-        return Stream(camera, self._ready, lambda ready: self._predictions([ready])[0], latest=latest)
+        return Stream(camera, self.ready, lambda ready: self._predictions([ready])[0], latest=latest)
 
     def __enter__(self) -> Classifier:
         return self

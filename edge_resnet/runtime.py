@@ -185,11 +185,21 @@ class Runtime:
         Raises:
             ImageError: a frame has another dtype or shape, or a file is no image.
         """
-        return self._run([self._ready(frame, index) for index, frame in enumerate(frames)])[0]
+        return self._run([self.ready(frame, name=f"frame {index}") for index, frame in enumerate(frames)])[0]
 
-    def _ready(self, frame: Frame | CameraFrame, index: int = 0) -> ReadyFrame:
+    def ready(self, frame: Frame | CameraFrame, color: FrameColor | None = None, name: str = "the frame") -> ReadyFrame:
+        """Prepares a frame for the engine.
+
+        Args:
+            frame: as ``answers`` takes it.
+            color: of an array; None is the one that was declared. A ``CameraFrame`` says its own.
+            name: what messages call it.
+
+        Raises:
+            ImageError: the frame has another dtype or shape, or the file is no image.
+        """
         start = time.perf_counter()
-        pixels = frame if _on_gpu(frame) else self._prepared(frame, index)
+        pixels = frame if _on_gpu(frame) else self._prepared(frame, color or self.color, name)
         return ReadyFrame(frame, pixels, 1e3 * (time.perf_counter() - start))
 
     def _run(self, ready: Sequence[ReadyFrame]) -> tuple[npt.NDArray[np.float32], float]:
@@ -215,12 +225,9 @@ class Runtime:
         batches = (np.stack(prepared[start : start + limit]) for start in range(0, len(prepared), limit))
         return np.concatenate([self.engine.run(batch) for batch in batches])
 
-    def _prepared(self, frame: Frame | CameraFrame, index: int) -> npt.NDArray[np.uint8]:
+    def _prepared(self, frame: Frame | CameraFrame, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:
         if isinstance(frame, CameraFrame):
-            return self._of_color(frame.pixels, frame.color, f"frame {frame.index}")
-        return self._of_color(frame, self.color, f"frame {index}")
-
-    def _of_color(self, frame: Frame, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:
+            return self._prepared(frame.pixels, frame.color, f"frame {frame.index}")
         if self.frames is not None:
             return self._as_the_camera_gives(frame, color, name)
         if isinstance(frame, (str, Path)):

@@ -23,7 +23,7 @@ from edge_resnet.engines._tensorrt_run import Plan, Worker
 from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.cuda.arrays import device_frames
 from edge_resnet.engines.cuda.choice import cuda_api, gpu_sm
-from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Progress, QuantizedForm
+from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Phases, Progress, QuantizedForm
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, UnavailableError
@@ -162,6 +162,11 @@ class TensorRtFamily(Engine):
 
     def _run(self, frames: Frames, out: Answers | None) -> Answers:
         return self._worker.run(frames, out)
+
+    def timed(self, frames: Frames) -> Phases:
+        self._check_open()
+        self._check_shape(frames.shape)
+        return self._worker.timed(frames)
 
     def run_device(self, frames: Any, out: Answers | None = None, *, stream: int | None = None) -> Answers:
         self._check_open()

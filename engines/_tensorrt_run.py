@@ -5,6 +5,7 @@ A ``Plan`` is what a process holds once; a ``Worker`` is what one thread uses at
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -21,8 +22,8 @@ from edge_resnet.engines._tensorrt_tensors import Tensor, check_tensors
 from edge_resnet.engines.cuda.api import CudaApi
 from edge_resnet.engines.cuda.arrays import DeviceFrames
 from edge_resnet.engines.cuda.memory import DeviceBuffer, MappedTensor, StagedTensor
-from edge_resnet.engines.cuda.work import Graph, Stream
-from edge_resnet.engines.engine import Answers, Frames, InputSpec
+from edge_resnet.engines.cuda.work import Event, Graph, Stream
+from edge_resnet.engines.engine import Answers, Frames, InputSpec, Phases
 from edge_resnet.errors import EngineError
 
 _LOG = logging.getLogger(__name__)
@@ -133,6 +134,27 @@ class Worker:
             self._execute(batch, self._frames.address, uploads=True)
             return self._answer(batch, out)
 
+    def timed(self, frames: Frames) -> Phases:
+        """One run, call by call, with events of the GPU between them."""
+        batch = len(frames)
+        with self._lock, self._api.current(), ExitStack() as held:
+            events = [Event(self._api) for _ in range(4)]
+            for event in events:
+                held.callback(event.close)
+            self._staged[batch][...] = frames
+            self._prepare(batch, self._frames.address, uploads=True)
+            events[0].record(self._stream)
+            self._frames.upload(batch, self._stream)
+            events[1].record(self._stream)
+            self._run_kernels(batch)
+            events[2].record(self._stream)
+            self._answers.download(batch, self._stream)
+            events[3].record(self._stream)
+            self._stream.synchronize()
+            copy_in, execute, copy_out = (end.ms_since(start) for start, end in itertools.pairwise(events))
+        copies = isinstance(self._frames, StagedTensor)
+        return Phases(copy_in if copies else None, execute, copy_out if copies else None)
+
     def run_device(self, frames: DeviceFrames, stream: int | None, out: Answers | None) -> Answers:
         """Answers frames on the GPU, where they lie if the library can read them there."""
         batch = frames.shape[0]
@@ -214,9 +236,12 @@ class Worker:
     def _enqueue(self, batch: int, uploads: bool) -> None:
         if uploads:
             self._frames.upload(batch, self._stream)
+        self._run_kernels(batch)
+        self._answers.download(batch, self._stream)
+
+    def _run_kernels(self, batch: int) -> None:
         if not self._context.execute_async_v3(self._stream.number):
             raise EngineError(f"{self.plan.product} cannot run a batch of {batch}: {self.plan.reason()}")
-        self._answers.download(batch, self._stream)
 
     def _answer(self, batch: int, out: Answers | None) -> Answers:
         answers: Answers = self._answered[batch]

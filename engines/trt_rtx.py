@@ -30,7 +30,7 @@ class TensorRtRtxEngine(TensorRtFamily):
             return None
         return (
             f"TensorRT-RTX leaves part of each {precision.upper()} layer to a kernel of its own, so it need not be faster "
-            "than FP16 there: build both, and measure with `edge-resnet bench`"
+            "than FP16 there: measure both with `edge-resnet bench BUNDLE --against fp16`"
         )
 
     @classmethod

@@ -27,6 +27,7 @@ COMMANDS = (
     "classify",
     "embed",
     "bench",
+    "compare",
     "estimate",
     "info",
     "devices",

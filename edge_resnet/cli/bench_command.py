@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.benchmark import Latency, measure_against, measure_latency
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.output import check_writable, write_atomically
+
+if TYPE_CHECKING:
+    from edge_resnet.bench_report import BenchReport
 
 
 def run(
@@ -19,34 +22,63 @@ def run(
         str | None,
         typer.Option(metavar="fp32|fp16|bf16", help="Compile the FP32 network in this precision too; both take turns."),
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="F.json", help="Keep every time and the machine's state, for `compare`.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw a histogram (extra `plots`).")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Measures an engine's latency at batch 1, prepared frame to logits.
+    """Measures an engine: latency at batch 1, where a camera frame's time goes, and the best batch.
 
-    Example: `edge-resnet bench model.edge --against fp16`
+    Example: `edge-resnet bench model.edge --against fp16 --plot latency.png`
     """
-    if against is None:
-        found = [measure_latency(bundle, target, runs)]
-    else:
-        bars = BarProgress()
-        with bars.stage(f"compile in {against}"):
-            found = list(measure_against(bundle, target, against, runs, bars.update_phase))
-    ours = found[0]
+    from edge_resnet.bench_report import bench, histogram_png
+
+    for place in (record, plot):
+        if place is not None:
+            check_writable(place, bundle)
+    bars = BarProgress()
+    with bars.stage("bench"):
+        report = bench(bundle, target, runs, against, bars.update_phase)
+    if record is not None:
+        write_atomically(record, report.record())
+    if plot is not None:
+        write_atomically(plot, histogram_png(report.latencies))
+    for change in report.changes:
+        bars.note(f"while it was measured, this changed: {change}")
     if json:
-        document = {**ours.to_json(), "device": ours.device, "target": ours.target, "runs": ours.runs}
-        if len(found) > 1:
-            document["against"] = {**found[1].to_json(), "speed_up": _speed_up(*found)}
-        print_json(document)
-        return
+        print_json(report.to_json())
+    else:
+        _print(report)
+
+
+def _print(report: BenchReport) -> None:
+    ours = report.latencies[0]
     rows = [
-        (each.precision, *(f"{ms:.2f}" for ms in (each.p50_ms, each.p90_ms, each.p99_ms)), f"{each.per_second:.0f}")
-        for each in found
+        (
+            each.name,
+            *(f"{each.percentile_ms(q):.2f}" for q in (50, 90, 99)),
+            f"{max(each.times_ms):.2f}",
+            f"{each.per_second:.0f}",
+        )
+        for each in report.latencies
     ]
-    title = f"'{ours.target}' on {ours.device}, {ours.runs} frames"
-    print_table(title, ("precision", "p50 ms", "p90 ms", "p99 ms", "frames/s"), rows)
-    if len(found) > 1:
-        say(f"{ours.precision} is {_speed_up(*found):.2f} times as fast as {found[1].precision}, by medians of turns")
-
-
-def _speed_up(ours: Latency, other: Latency) -> float:
-    return other.p50_ms / ours.p50_ms
+    title = f"'{ours.target}' on {ours.device}, {len(ours.times_ms)} frames"
+    print_table(title, ("precision", "p50 ms", "p90 ms", "p99 ms", "max ms", "frames/s"), rows)
+    if report.speed_up is not None:
+        say(f"{ours.name} is {report.speed_up:.2f} times as fast as {report.latencies[1].name}, by medians of turns")
+    parts = [(name.replace("_", " "), f"{ms:.3f}") for name, ms in report.breakdown.to_json().items() if ms is not None]
+    print_table("A camera's frame, medians", ("part", "ms"), parts)
+    batches = [(each.batch, f"{each.per_second:.0f}") for each in report.throughput]
+    print_table(f"Frames a second by batch, best at {report.best.batch}", ("batch", "frames/s"), batches)
+    state = report.after
+    told = {
+        "CPU governor": ", ".join(state.cpu_governors),
+        "power mode": state.power_mode,
+        "GPU": None if state.gpu_mhz is None else f"{state.gpu_mhz} of {state.gpu_max_mhz} MHz",
+        "temperature": ", ".join(f"{name} {value:.0f} °C" for name, value in state.temperatures_c.items()),
+        "power": ", ".join(f"{name} {value:.1f} W" for name, value in state.power_w.items()),
+    }
+    known = [(name, value) for name, value in told.items() if value]
+    if known:
+        print_table("This machine, afterwards", ("", ""), known)

@@ -409,3 +409,16 @@ def test_the_double_has_no_name_that_the_real_interface_lacks(version: str) -> N
     for double in (trt_double.Runtime, trt_double.ICudaEngine, trt_double.IExecutionContext):
         names = {name for name in vars(double) if not name.startswith("_")} - only_rtx
         assert names <= set(interface[double.__name__]["members"])
+
+
+def test_a_run_for_its_times_alone_has_the_same_parts(engine: TensorRtEngine, cuda: CudaDouble) -> None:
+    phases = engine.timed(frames(2, 0))
+    work = [entry for entry in cuda.log if entry not in ("event", "synchronize")]
+    if cuda.gpu_is_integrated:
+        assert (phases.copy_in_ms, phases.copy_out_ms, work) == (None, None, ["execute"])
+    else:
+        assert work == [f"upload {2 * FRAME}", "execute", f"download {2 * ANSWER}"]
+        assert phases.copy_in_ms and phases.copy_out_ms
+    assert phases.execute_ms > 0
+    np.testing.assert_array_equal(engine.run(frames(2, 1)), expected(frames(2, 1)))
+    assert "events" not in cuda.held()

@@ -59,6 +59,7 @@ class CudaDouble(CudaApi):
 
     def __init__(self, *, sm: int = 87, integrated: bool = False, memory: int = 1 << 30) -> None:
         self._gpu = Gpu("NVIDIA Double", sm, integrated)
+        self.gpu_is_integrated = integrated
         self._free = memory
         self.device_memory: dict[int, np.ndarray] = {}
         self.host_memory: dict[int, np.ndarray] = {}
