@@ -11,7 +11,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 - versions are chosen first
 
 PIPELINE = (
     "( videotestsrc is-live=true pattern={pattern} ! video/x-raw,width=320,height=240,framerate=30/1 "
