@@ -5,8 +5,8 @@ FFmpeg's errors come out as ours: which of the two depends on the source, see ``
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,8 @@ class Input:
     """To open, and between two packets."""
     live: bool = True
     """Decode each frame at once; damaged ones are passed over."""
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Set where nobody wants the frames of a silent device any more."""
 
 
 @contextmanager
@@ -66,7 +68,11 @@ def decoded(source: Input, color: FrameColor) -> Iterator[Iterator[Shot]]:
         stream = container.streams.video[0]
         # Threads by frame hold back as many frames as there are threads: right for a file, late for a camera.
         stream.thread_type = "SLICE" if source.live else "AUTO"
-        yield _shots(av, container, source, color)
+        shots = _shots(av, container, source, color)
+        try:
+            yield shots
+        finally:
+            shots.close()  # before the container: a raw frame may lie in the driver's memory, which closing takes away
 
 
 def _pyav() -> Any:
@@ -86,12 +92,19 @@ def _translated(av: Any, source: Input) -> Iterator[None]:
         raise source.error(f"{source.name} cannot be read: {reason}") from error
 
 
-def _shots(av: Any, container: Any, source: Input, color: FrameColor) -> Iterator[Shot]:
+def _shots(av: Any, container: Any, source: Input, color: FrameColor) -> Generator[Shot, None, None]:
+    """Nothing here keeps a packet or a frame of FFmpeg beyond its turn: an error's traceback would keep it alive."""
     first: float | None = None
     for frame in _frames(av, container, source):
         at_s = None if frame.time is None else float(frame.time)
         first = at_s if first is None else first
-        yield Shot(pixels(frame, color, source.name), None if at_s is None or first is None else at_s - first)
+        try:
+            held = pixels(frame, color, source.name)
+        except CameraError as error:
+            del frame
+            raise error.with_traceback(None) from None
+        del frame
+        yield Shot(held, None if at_s is None or first is None else at_s - first)
 
 
 def _frames(av: Any, container: Any, source: Input) -> Iterator[Any]:
@@ -101,17 +114,22 @@ def _frames(av: Any, container: Any, source: Input) -> Iterator[Any]:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.BlockingIOError:  # a device opened with nonblock; the iterator is spent
-                time.sleep(POLL_S)
+            except av.error.BlockingIOError:  # a device that is not waited for has none yet; the iterator is spent
+                if source.given_up.wait(POLL_S):
+                    return
                 packets = container.demux(stream)
                 continue
             if packet is None:
                 return
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except av.error.InvalidDataError:
                 if not source.live:
                     raise
+                continue
+            del packet
+            while frames:
+                yield frames.pop(0)
 
 
 def pixels(frame: Any, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:
@@ -124,7 +142,9 @@ def pixels(frame: Any, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:
         CameraError: NV12 is asked of a stream that is not of that kind, or says that it is of the other.
     """
     if color not in SUBSAMPLED:
-        return _plane(frame.reformat(format=PACKED[color]), 0)
+        converted = frame.reformat(format=PACKED[color])
+        plane = _plane(converted, 0)
+        return plane.copy() if converted is frame else plane  # its memory may be the driver's
     _check_video(frame, color, name)
     planes = frame.reformat(format="nv12")
     buffer = np.empty((frame.height * 3 // 2, frame.width, 1), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -14,6 +15,11 @@ from edge_resnet.errors import CameraError, CameraUnavailableError
 from edge_resnet.frames import FrameColor
 
 OPTIONS = ("size", "fps", "format")
+NONBLOCK = "+4"
+"""AVFMT_FLAG_NONBLOCK, which has no name among FFmpeg's ``fflags``: a thread that hung in the driver could never let go of
+a device that fell silent, and no new connection would get it."""
+TIMEOUT_S = (5.0, 5.0)
+"""To open and find the format, which takes a first frame; and between two answers of the driver, which come at once."""
 
 
 class V4l2Source(Source):
@@ -26,7 +32,8 @@ class V4l2Source(Source):
 
     def __init__(self, device: str, color: FrameColor, wanted: dict[str, str] | None = None) -> None:
         self.name, self.color, self._device = f"camera '{device}'", color, device
-        self._options = {"fflags": "nonblock", **device_options(wanted or {}, self.name)}
+        self._options = {"fflags": NONBLOCK, **device_options(wanted or {}, self.name)}
+        self._given_up = threading.Event()
 
     @classmethod
     def parse(cls, address: str, color: FrameColor) -> Source:
@@ -40,8 +47,18 @@ class V4l2Source(Source):
             raise CameraUnavailableError(f"{self.name} is not there: plug it in; `ls /dev/video*` lists what is")
         if not os.access(self._device, os.R_OK | os.W_OK):
             raise CameraUnavailableError(f"{self.name} may not be opened: add the user to the group 'video'")
-        source = Input(self._device, self.name, CameraUnavailableError, "v4l2", self._options, timeout_s=(10.0, 10.0))
+        self._given_up = threading.Event()
+        source = Input(
+            *(self._device, self.name, CameraUnavailableError),
+            format="v4l2",
+            options=self._options,
+            timeout_s=TIMEOUT_S,
+            given_up=self._given_up,
+        )
         return decoded(source, self.color)
+
+    def interrupt(self) -> None:
+        self._given_up.set()
 
 
 def device_options(wanted: dict[str, str], name: str) -> dict[str, str]:
