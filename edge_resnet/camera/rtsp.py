@@ -29,8 +29,9 @@ class RtspSource(Source):
         if transport not in TRANSPORTS:
             raise CameraError(f"{shown(url)}: transport is '{transport}': give {' or '.join(TRANSPORTS)}")
         self.name, self.color = shown(url), color
-        # Nothing is gathered before the first frame is given out, neither to find more streams nor to sort packets.
-        low_delay = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "500000"}
+        # No look at the stream beforehand (half a second, which would then lie in front of the newest frame), and no
+        # "nobuffer", which throws away what was looked at: a key frame, and the next may be seconds off.
+        low_delay = {"probesize": "32", "flags": "low_delay"}
         self._input = Input(
             url,
             self.name,
