@@ -169,6 +169,7 @@ class Camera:
         if not lost:
             return self._ends(error)
         error = error or CameraUnavailableError(f"{self.source.name} ended")
+        _forget_trace(error)
         with self._lock:
             self._last_error = str(error)
         if not self._settled.is_set() and not self._retry.from_start:
@@ -183,6 +184,16 @@ class Camera:
             self._refusal = error
         self._slot.end(error)
         return False
+
+
+def _forget_trace(error: BaseException | None) -> None:
+    """Frees what a lost connection held, frames among it.
+
+    An error, its traceback and the connection form a ring, which Python would leave in memory for long.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def open_camera(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -83,6 +85,25 @@ def test_it_goes_on_after_a_loss_and_after_an_end(caplog: pytest.LogCaptureFixtu
     assert "the cable is out: next attempt in 0.0 s" in caplog.messages
     assert "scripted ended: next attempt in 0.0 s" in caplog.messages
     assert caplog.messages.count("scripted is connected again") == 2
+
+
+def test_a_loss_leaves_nothing_in_memory() -> None:
+    """What stood in a lost connection's functions is freed at once, and not when Python next looks for rings."""
+    held: list[weakref.ref[threading.Event]] = []
+
+    def shots() -> Iterator[Shot]:
+        token = threading.Event()
+        held.append(weakref.ref(token))
+        yield shot(len(held))
+        raise CameraUnavailableError("gone")
+
+    gc.disable()
+    try:
+        with Camera(Scripted(*[shots] * 4), latest=False, retry=QUICK) as camera:
+            assert values_of(camera, 4) == [1, 2, 3, 4]
+            assert [each() for each in held[:3]] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_silent_source_is_left_and_what_it_gives_later_is_not_taken() -> None:
