@@ -3,6 +3,7 @@
     EdgeResnetError                what the user gave cannot be used           exit 2
     ├── ModelError                 an architecture, checkpoint or ONNX graph
     ├── ImageError                 an image, or a set of images
+    ├── CameraError                a camera's address, or what it gives
     ├── RecipeError                edge-resnet.toml, or a preprocessing file
     ├── CalibrationError           ranges, or a calibration table
     ├── BundleError                a .edge file
@@ -10,6 +11,7 @@
     ├── OutputError                the place the result should go to
     ├── GateError                  accuracy, coverage or verification said no  exit 3
     └── UnavailableError           a GPU, device or package that is not here   exit 4
+        └── CameraUnavailableError also a CameraError: a camera not there, or gone
 
 A message says what is wrong, with which value, and what to do, on one line.
 """
@@ -27,6 +29,10 @@ class ModelError(EdgeResnetError):
 
 class ImageError(EdgeResnetError):
     """An image or a set of images that cannot be used."""
+
+
+class CameraError(EdgeResnetError):
+    """A camera's address, or what its source gives, that cannot be used."""
 
 
 class RecipeError(EdgeResnetError):
@@ -59,3 +65,7 @@ class UnavailableError(EdgeResnetError):
     """A GPU, device or optional package is needed and is not here."""
 
     exit_code = 4
+
+
+class CameraUnavailableError(CameraError, UnavailableError):
+    """A camera that is not there, or that was lost and did not come back."""

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BUILD_ONLY = {"torch", "onnx", "onnx_ir", "safetensors"}
-HEAVY = BUILD_ONLY | {"numpy", "onnxruntime", "PIL", "tensorrt_rtx", "tensorrt", "cuda", "typer", "rich"}
+HEAVY = BUILD_ONLY | {"av", "numpy", "onnxruntime", "PIL", "tensorrt_rtx", "tensorrt", "cuda", "typer", "rich"}
 MAY_IMPORT = {
     "engines": {"engines"},
     "calibration": {"calibration", "engines"},
@@ -53,6 +53,16 @@ with edge_resnet.Classifier(sys.argv[1]) as classify:
     loaded = modules_after(script, demo_bundle, sneaker)
     assert loaded & BUILD_ONLY == set()
     assert {"numpy", "PIL"} <= loaded, "or the test looks at nothing"
+
+
+def test_a_camera_of_arrays_needs_numpy_alone() -> None:
+    script = """
+import numpy as np
+from edge_resnet.camera import open_camera
+with open_camera([np.zeros((2, 2, 3), np.uint8)]) as camera:
+    assert len(list(camera)) == 1
+"""
+    assert modules_after(script) & HEAVY == {"numpy"}
 
 
 def test_commands_of_the_runtime_load_neither(demo_bundle: Path, sneaker: Path) -> None:

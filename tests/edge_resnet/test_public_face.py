@@ -12,6 +12,7 @@ import pytest
 
 import edge_resnet
 import edge_resnet.calibration
+import edge_resnet.camera
 import edge_resnet.engines
 import edge_resnet.models
 from edge_resnet import errors
@@ -46,7 +47,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         from edge_resnet import Classifer  # type: ignore[attr-defined] # noqa: F401
 
 
-@pytest.mark.parametrize("package", [edge_resnet.calibration, edge_resnet.engines, edge_resnet.models])
+@pytest.mark.parametrize(
+    "package", [edge_resnet.calibration, edge_resnet.camera, edge_resnet.engines, edge_resnet.models]
+)
 def test_the_other_packages_have_what_they_list(package: object) -> None:
     names = package.__all__  # type: ignore[attr-defined]
     assert len(set(names)) == len(names) > 0
@@ -69,4 +72,4 @@ def test_every_error_has_its_documented_exit_code() -> None:
     for name, kind in classes.items():
         assert issubclass(kind, edge_resnet.EdgeResnetError)
         assert name in drawn, f"{name} is not in the tree"
-        assert kind.exit_code == {"GateError": 3, "UnavailableError": 4}.get(name, 2)
+        assert kind.exit_code == {"GateError": 3, "UnavailableError": 4, "CameraUnavailableError": 4}.get(name, 2)

@@ -1,0 +1,63 @@
+"""Reading camera addresses: a path, ``key=value&…`` options, and what of it may be shown."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+from edge_resnet.errors import CameraError
+
+
+def options(text: str, allowed: tuple[str, ...], name: str) -> dict[str, str]:
+    """Reads ``key=value&key=value``; an empty text has none.
+
+    Args:
+        name: of the source, for messages.
+
+    Raises:
+        CameraError: a key is unknown, there twice, or has no value.
+    """
+    pairs = parse_qsl(text, keep_blank_values=True)
+    found = dict(pairs)
+    for key, value in pairs:
+        if key not in allowed:
+            raise CameraError(f"{name} has no option '{key}': give {', '.join(allowed)}")
+        if not value or value != found[key]:
+            raise CameraError(f"{name}: option '{key}' needs one value")
+    return found
+
+
+def size(text: str, name: str) -> tuple[int, int]:
+    """Reads ``WIDTHxHEIGHT``, in pixels, as cameras have it.
+
+    Raises:
+        CameraError: it is something else.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
+    if match is None:
+        raise CameraError(f"{name}: size is '{text}': give WIDTHxHEIGHT, such as 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def whole(text: str, key: str, name: str) -> int:
+    """Reads a whole number, 0 or more.
+
+    Raises:
+        CameraError: it is something else.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise CameraError(f"{name}: {key} is '{text}': give a whole number")
+    return int(text)
+
+
+def split(address: str) -> tuple[str, str, str]:
+    """``scheme://PLACE?QUERY#FRAGMENT`` without its scheme: place, query and fragment."""
+    place, _, fragment = address.partition("://")[2].partition("#")
+    place, _, query = place.partition("?")
+    return place, query, fragment
+
+
+def shown(address: str) -> str:
+    """An address without the user name and password in it, and without its query, which may hold either."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,72 @@
+"""Addresses: which source they mean, and what is said of those that mean none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_resnet.camera import SOURCES, open_camera
+from edge_resnet.camera.address import shown
+from edge_resnet.camera.registry import source_of
+from edge_resnet.errors import CameraError
+from edge_resnet.frames import FrameColor
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "name"),
+    [
+        ("rtsp://robot:secret@10.0.0.7:8554/live?key=1", "rtsp", "rtsp://10.0.0.7:8554/live"),
+        ("rtsps://10.0.0.7/live#transport=udp", "rtsps", "rtsps://10.0.0.7/live"),
+        ("v4l2:///dev/video2?size=640x480&fps=30", "v4l2", "camera '/dev/video2'"),
+        ("csi://1?flip=2", "csi", "camera 'csi://1'"),
+        ("a clip.mp4", "file", "video 'a clip.mp4'"),
+        ("file:///data/a%20clip.mp4", "file", "video '/data/a clip.mp4'"),
+        (Path("clip#1?.mp4"), "file", "video 'clip#1?.mp4'"),
+    ],
+)
+def test_the_scheme_says_which_source(address: str | Path, kind: str, name: str) -> None:
+    source = source_of(address, FrameColor.RGB)
+    assert (type(source), source.name) == (SOURCES[kind], name)
+
+
+def test_a_folder_is_told_from_a_file(tmp_path: Path) -> None:
+    assert isinstance(source_of(str(tmp_path), FrameColor.RGB), SOURCES["folder"])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://camera/", "camera 'http://…' has an unknown scheme: give one of csi://, file://, folder://, rtsp://"),
+        ("rtsp:///live", "'rtsp:///live' names no host: give rtsp://HOST/PATH"),
+        ("rtsp://h/live#transport=pigeon", "rtsp://h/live: transport is 'pigeon': give tcp or udp"),
+        ("rtsp://h/live#speed=2", "rtsp://h/live has no option 'speed': give transport"),
+        ("v4l2://video0", "'v4l2://video0' names no device: give v4l2:///dev/video0"),
+        ("v4l2:///dev/video0?size=720p", "camera '/dev/video0': size is '720p': give WIDTHxHEIGHT, such as 1280x720"),
+        ("v4l2:///dev/video0?fps=fast", "camera '/dev/video0': fps is 'fast': give a whole number"),
+        ("v4l2:///dev/video0?format=-", "camera '/dev/video0': format is '-': give FFmpeg's name"),
+        ("v4l2:///dev/video0?fps=1&fps=2", "camera '/dev/video0': option 'fps' needs one value"),
+        ("csi://front", "camera 'csi://front': the sensor is 'front': give a whole number"),
+        ("csi://0?flip=8", "camera 'csi://0': fps is 30 and flip 8: give 1 or more, and 0 to 7"),
+        ("csi://0?size=1278x720", "camera 'csi://0': frames are 1278 wide: GStreamer packs multiples of 4 alone"),
+        ("missing.mp4", "video 'missing.mp4' does not exist: give a video file, a folder of images or an address"),
+        (3, "camera is a int: give an address, a path or an iterable of arrays"),
+    ],
+)
+def test_what_means_nothing_is_refused_as_wrong_input(address: Any, message: str) -> None:
+    with pytest.raises(CameraError) as told:
+        open_camera(address)
+    assert message in str(told.value)
+    assert (told.value.exit_code, "\n" in str(told.value)) == (2, False)
+
+
+def test_colours_are_those_of_frames() -> None:
+    with pytest.raises(CameraError, match="color is 'yuv': give one of rgb, bgr, rgba, gray, nv12, nv12-bt709"):
+        open_camera("clip.mp4", color="yuv")
+    with pytest.raises(CameraError, match=r"folder '.*' cannot give color 'nv12': give one of rgb, bgr, rgba, gray"):
+        open_camera(Path(__file__).parent, color="nv12")
+
+
+def test_what_is_shown_of_an_address_holds_no_password() -> None:
+    assert shown("rtsp://user:p@ss@host:554/a?token=b") == "rtsp://host:554/a"
