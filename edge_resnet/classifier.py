@@ -35,10 +35,15 @@ class Prediction:
     frame: CameraFrame | None = field(default=None, repr=False, compare=False)
     """The frame of a stream that it is about."""
 
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Softmax probabilities, one for each class."""
+        return _softmax(self.logits)
+
     def top(self, k: int = 5) -> list[Prediction]:
         """The ``k`` most probable classes, most probable first (fewer if there are fewer)."""
         order = np.argsort(-self.logits, kind="stable")[:k]
-        probabilities = _softmax(self.logits)
+        probabilities = self.probabilities
         return [
             replace(self, label=self.labels[i], index=int(i), probability=float(probabilities[i]))
             for i in order.tolist()

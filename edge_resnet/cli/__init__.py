@@ -28,6 +28,7 @@ COMMANDS = (
     "embed",
     "bench",
     "compare",
+    "live",
     "estimate",
     "info",
     "devices",

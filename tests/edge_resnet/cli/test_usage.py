@@ -22,7 +22,17 @@ EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
 
 
 def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
-    more = {"compare", "embed", "cache", "uncache", "sensitivity", "estimate", "export-trtexec", "export-triton"}
+    more = {
+        "compare",
+        "live",
+        "embed",
+        "cache",
+        "uncache",
+        "sensitivity",
+        "estimate",
+        "export-trtexec",
+        "export-triton",
+    }
     assert (
         " ".join(command for command in COMMANDS if command not in more)
         == "build init models export calibrate quantize compile check classify bench info devices"
