@@ -1,13 +1,14 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
-# Both set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
+# make ros2   adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
+# All set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: setup demo test clean
+.PHONY: setup demo test ros2 clean
 
 setup: $(READY)
 
@@ -26,6 +27,9 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p edge_resnet
 	$(BIN)/python -m pytest
+
+ros2: setup
+	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
 
 clean:
 	rm -rf $(VENV) fashion-mnist.edge build *.egg-info

@@ -135,6 +135,9 @@ def main() -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # else it was told to stop while it answered, and could publish no more
+            raise
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
