@@ -2,7 +2,8 @@
 # make test   lint, type-check, test
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
-# Both set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
+# make ros2          adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
+# All set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ RECORD ?= docs/tested-on/this-machine.json
 CUDA_ROOT ?= /usr/local/cuda
 PYCUDA := .venv-pycuda
 
-.PHONY: setup demo test test-gpu test-pycuda clean
+.PHONY: setup demo test test-gpu test-pycuda ros2 clean
 
 setup: $(READY)
 
@@ -47,6 +48,9 @@ test-pycuda: setup
 	    $(BIN)/python -m pip --python $(PYCUDA)/bin/python install --quiet --constraint constraints.txt \
 	    --editable '.[build,pycuda,cuda,dev]'
 	$(PYCUDA)/bin/python -m pytest tests/engines/cuda
+
+ros2: setup
+	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(PYCUDA) fashion-mnist.edge build *.egg-info

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.errors import GateError, ModelError
-from edge_resnet.frames import MIXES, SUBSAMPLED, FrameFormat, to_rgb
+from edge_resnet.frames import LUMA_OF_PAIRS, MIXES, SUBSAMPLED, FrameFormat, to_rgb
 from edge_resnet.graph_writer import Writer
 from edge_resnet.preprocessing import Color, Preprocessing
 
@@ -112,22 +112,41 @@ class _CameraWriter(Writer):
     def _planes(self, frames: FrameFormat) -> str:
         """Every plane in full size, N×planes×H×W. The Cast stands first: TensorRT moves no uint8."""
         floats = self.node("Cast", "camera.cast", ["frames"], to=self._type)
-        if frames.color not in SUBSAMPLED:
-            return self.node("Transpose", "camera.transpose", [floats], perm=[0, 3, 1, 2])
+        if frames.color in SUBSAMPLED:
+            return self._planes_below(floats, frames)
+        planes = self.node("Transpose", "camera.transpose", [floats], perm=[0, 3, 1, 2])
+        return self._planes_of_pairs(planes, frames) if frames.color in LUMA_OF_PAIRS else planes
+
+    def _planes_below(self, floats: str, frames: FrameFormat) -> str:
+        """Of a buffer whose chroma lies below luma, in half the size."""
         height, width = frames.height, frames.width
-        halves = [height // 2, width // 2, 2]
         parts = self.node(
             "Reshape", "camera.plane", [floats, self._integers("plane.shape", 0, 1, height * 3 // 2, width)]
         )
-        axis, end = self._integers("rows.axis", 2), self._integers("rows.end", height * 3 // 2)
-        start, middle = self._integers("rows.start", 0), self._integers("rows.middle", height)
-        luma = self.node("Slice", "camera.luma", [parts, start, middle, axis])
-        pairs = self.node("Slice", "camera.pairs", [parts, middle, end, axis])
-        pairs = self.node("Reshape", "camera.halves", [pairs, self._integers("halves.shape", 0, *halves)])
+        luma = self._sliced("luma", parts, 2, 0, height)
+        pairs = self._sliced("pairs", parts, 2, height, height * 3 // 2)
+        return self._with_chroma(luma, pairs, (height // 2, width // 2), (2, 2))
+
+    def _planes_of_pairs(self, planes: str, frames: FrameFormat) -> str:
+        """Of a buffer whose pixels share chroma in pairs."""
+        at = LUMA_OF_PAIRS[frames.color]
+        luma = self._sliced("luma", planes, 1, at, at + 1)
+        pairs = self._sliced("pairs", planes, 1, 1 - at, 2 - at)
+        return self._with_chroma(luma, pairs, (frames.height, frames.width // 2), (1, 2))
+
+    def _sliced(self, name: str, values: str, axis: int, start: int, end: int) -> str:
+        limits = [
+            self._integers(f"{name}.{at}", value) for at, value in (("start", start), ("end", end), ("axis", axis))
+        ]
+        return self.node("Slice", f"camera.{name}", [values, *limits])
+
+    def _with_chroma(self, luma: str, pairs: str, size: tuple[int, int], times: tuple[int, int]) -> str:
+        """Luma, then chroma of a smaller ``size``, in which blue and red lie in turns, repeated to luma's."""
+        pairs = self.node("Reshape", "camera.halves", [pairs, self._integers("halves.shape", 0, *size, 2)])
         chroma = self.node("Transpose", "camera.chroma", [pairs], perm=[0, 3, 1, 2])
-        scales = self.weight("camera.double.scales", np.array([1, 1, 2, 2], np.float32))
+        scales = self.weight("camera.repeat.scales", np.array([1, 1, *times], np.float32))
         attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        chroma = self.node("Resize", "camera.double", [chroma, "", scales], **attributes)
+        chroma = self.node("Resize", "camera.repeat", [chroma, "", scales], **attributes)
         return self.node("Concat", "camera.planes", [luma, chroma], axis=1)
 
     def _colored(self, planes: str, preprocessing: Preprocessing, frames: FrameFormat) -> str:

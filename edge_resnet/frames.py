@@ -23,12 +23,18 @@ class FrameColor(Enum):
     """H×W×3, as OpenCV has it."""
     RGBA = "rgba"
     """H×W×4; the fourth is not looked at."""
+    BGRA = "bgra"
+    """As ``RGBA``, blue first."""
     GRAY = "gray"
     """H×W×1."""
     NV12 = "nv12"
     """1.5·H×W×1: luma in full size, below it chroma in half size, in turns. ITU-R BT.601, 16 to 235."""
     NV12_BT709 = "nv12-bt709"
     """As ``NV12``, by ITU-R BT.709, which cameras of high definition may use."""
+    YUYV = "yuyv"
+    """H×W×2: each pixel's luma, then one chroma of its pair, blue and red in turns. BT.601, 16 to 235; also YUY2."""
+    UYVY = "uyvy"
+    """As ``YUYV``, chroma first."""
 
 
 def color_named(name: str) -> FrameColor:
@@ -64,13 +70,25 @@ MIXES: dict[FrameColor, Mix] = {
     FrameColor.RGB: _picked(0, 1, 2, of=3),
     FrameColor.BGR: _picked(2, 1, 0, of=3),
     FrameColor.RGBA: _picked(0, 1, 2, of=4),
+    FrameColor.BGRA: _picked(2, 1, 0, of=4),
     FrameColor.GRAY: _picked(0, of=1),
     FrameColor.NV12: _video(0.299, 0.114),
     FrameColor.NV12_BT709: _video(0.2126, 0.0722),
+    FrameColor.YUYV: _video(0.299, 0.114),
+    FrameColor.UYVY: _video(0.299, 0.114),
 }
 """Planes of each colour → red, green and blue, or grey."""
 SUBSAMPLED = (FrameColor.NV12, FrameColor.NV12_BT709)
 """Those whose chroma has half the size."""
+LUMA_OF_PAIRS = {FrameColor.YUYV: 0, FrameColor.UYVY: 1}
+"""Those whose chroma has half the width, in turns beside luma, and which channel is luma."""
+
+
+def channels_of(color: FrameColor) -> int:
+    """Of a camera's buffer: the bytes in a pixel's place, which need not be all that its colour is made of."""
+    if color in SUBSAMPLED:
+        return 1
+    return 2 if color in LUMA_OF_PAIRS else MIXES[color][0].shape[1]
 
 
 @dataclass(frozen=True)
@@ -91,13 +109,15 @@ class FrameFormat:
             raise ImageError(f"frames of {self.height}×{self.width}: give both sides in pixels, each 1 or more")
         if self.color in SUBSAMPLED and (self.height % 2 or self.width % 2):
             raise ImageError(f"frames of {self.height}×{self.width}: '{self.color.value}' has even sides only")
+        if self.color in LUMA_OF_PAIRS and self.width % 2:
+            raise ImageError(f"frames of {self.height}×{self.width}: '{self.color.value}' has an even width only")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the buffer, H×W×C."""
         if self.color in SUBSAMPLED:
             return self.height * 3 // 2, self.width, 1
-        return self.height, self.width, MIXES[self.color][0].shape[1]
+        return self.height, self.width, channels_of(self.color)
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width} {self.color.value}"
@@ -160,17 +180,27 @@ def to_rgb(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.ui
         ImageError: it has another shape or dtype.
     """
     matrix, offset = MIXES[color]
-    rows, channels = (frame.shape[0] if frame.ndim == 3 else 0), (frame.shape[2] if frame.ndim == 3 else 0)
-    wanted = 1 if color in SUBSAMPLED else matrix.shape[1]
-    if frame.dtype != np.uint8 or channels != wanted:
-        raise ImageError(f"a frame is {frame.dtype} {frame.shape}: '{color.value}' is uint8 H×W×{wanted}")
-    if color not in SUBSAMPLED:
+    channels = frame.shape[2] if frame.ndim == 3 else 0
+    if frame.dtype != np.uint8 or channels != channels_of(color):
+        raise ImageError(f"a frame is {frame.dtype} {frame.shape}: '{color.value}' is uint8 H×W×{channels_of(color)}")
+    if color not in SUBSAMPLED and color not in LUMA_OF_PAIRS:
         order = matrix.argmax(1).tolist()
-        return frame[:, :, :: order[1] - order[0]] if order[0] > order[-1] else frame[:, :, : len(order)]
-    height, width = rows * 2 // 3, frame.shape[1]
-    FrameFormat(height, width, color)
-    chroma = frame[height:, :, 0].reshape(height // 2, width // 2, 2).repeat(2, axis=0).repeat(2, axis=1)
-    planes = np.concatenate([frame[:height], chroma], axis=2).astype(np.float32)
-    mixed = planes @ matrix.T.astype(np.float32) + offset.astype(np.float32)
+        return frame[:, :, order[0] :: -1] if order[0] > order[-1] else frame[:, :, : len(order)]
+    mixed = _full_size(frame, color).astype(np.float32) @ matrix.T.astype(np.float32) + offset.astype(np.float32)
     rounded: npt.NDArray[np.uint8] = np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
     return rounded
+
+
+def _full_size(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.uint8]:
+    """Luma and chroma, H×W×3, each chroma repeated over the pixels that share it."""
+    rows, width = frame.shape[:2]
+    height = rows * 2 // 3 if color in SUBSAMPLED else rows
+    FrameFormat(height, width, color)
+    if color in SUBSAMPLED:
+        chroma = frame[height:, :, 0].reshape(height // 2, width // 2, 2).repeat(2, axis=0)
+        luma = frame[:height]
+    else:
+        at = LUMA_OF_PAIRS[color]
+        chroma = frame[:, :, 1 - at].reshape(height, width // 2, 2)
+        luma = frame[:, :, at : at + 1]
+    return np.concatenate([luma, chroma.repeat(2, axis=1)], axis=2)

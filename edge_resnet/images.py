@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +37,37 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: the file is missing, damaged, not an image, too large to be one, or refused as above.
     """
+    return _decoded(path, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Decodes the bytes of an image file, as they come over a network, just as ``read_image`` reads the file.
+
+    Args:
+        data: the whole file.
+        name: what messages call it.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    return _decoded(BytesIO(data), name)
+
+
+def _decoded(file: Path | BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
-                raise ImageError(f"{path} holds {frames} frames: save the one that is meant as a file of its own")
-            return plain_image(image, str(path))
+                raise ImageError(f"{name} holds {frames} frames: save the one that is meant as a file of its own")
+            return plain_image(image, name)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{path} does not exist: check the path") from error
+        raise ImageError(f"{name} does not exist: check the path") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is no image, or a damaged one: give one of {', '.join(_FORMATS)}") from error
+        raise ImageError(f"{name} is no image, or a damaged one: give one of {', '.join(_FORMATS)}") from error
     except Exception as error:  # as in plain_image: a damaged file can lead a decoder to any of them
-        raise ImageError(f"{path} cannot be read ({error}): give an undamaged image") from error
+        raise ImageError(f"{name} cannot be read ({error}): give an undamaged image") from error
 
 
 @dataclass(frozen=True)

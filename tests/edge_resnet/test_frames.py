@@ -50,12 +50,28 @@ def test_chroma_covers_two_by_two_pixels() -> None:
     assert (found[2:] == 128).all() and (found[:2, :2] == 128).all()
 
 
+@pytest.mark.parametrize(("color", "luma"), [(FrameColor.YUYV, 0), (FrameColor.UYVY, 1)])
+def test_pairs_of_pixels_share_their_chroma(color: FrameColor, luma: int) -> None:
+    """Red, blue | green, green of the colour bars: luma of each, chroma of the pair; as NV12 with those in both rows."""
+    y, cb, cr = [81, 41, 145, 145], [90, 54], [240, 34]
+    frame = np.zeros((2, 4, 2), np.uint8)
+    frame[:, :, luma] = y
+    frame[:, 0::2, 1 - luma], frame[:, 1::2, 1 - luma] = cb, cr
+    found = to_rgb(frame, color)
+    assert np.abs(found[:, 0].astype(int) - (254, 0, 0)).max() <= 1
+    assert np.abs(found[:, 2:].astype(int) - (0, 255, 1)).max() <= 1
+    chroma = np.array(list(zip(cb, cr, strict=True)), np.uint8).reshape(1, 4)
+    below = np.concatenate([np.array([y, y], np.uint8), chroma])[:, :, np.newaxis]
+    np.testing.assert_array_equal(found, to_rgb(below, FrameColor.NV12))
+
+
 def test_channels_change_places_without_a_copy() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
     for color, wanted in (
         (FrameColor.RGB, frame[:, :, :3]),
         (FrameColor.BGR, frame[:, :, 2::-1]),
         (FrameColor.RGBA, frame[:, :, :3]),
+        (FrameColor.BGRA, frame[:, :, 2::-1]),
         (FrameColor.GRAY, frame[:, :, :1]),
     ):
         given = frame[:, :, : FrameFormat(5, 7, color).shape[2]]
@@ -71,6 +87,8 @@ def test_channels_change_places_without_a_copy() -> None:
         (np.zeros((4, 4, 3), np.float32), FrameColor.RGB, "float32 (4, 4, 3): 'rgb' is uint8 H×W×3"),
         (np.zeros((4, 4), np.uint8), FrameColor.NV12, "uint8 (4, 4): 'nv12' is uint8 H×W×1"),
         (np.zeros((6, 5, 1), np.uint8), FrameColor.NV12, "frames of 4×5: 'nv12' has even sides only"),
+        (np.zeros((6, 6, 3), np.uint8), FrameColor.YUYV, "uint8 (6, 6, 3): 'yuyv' is uint8 H×W×2"),
+        (np.zeros((6, 5, 2), np.uint8), FrameColor.UYVY, "frames of 6×5: 'uyvy' has an even width only"),
     ],
 )
 def test_a_buffer_of_another_shape_is_refused(frame: np.ndarray, color: FrameColor, message: str) -> None:
@@ -84,8 +102,19 @@ def test_a_format_is_written_and_read() -> None:
         found = FrameFormat(1080, 1920, color)
         assert FrameFormat.from_json(found.to_json()) == found
     assert FrameFormat(1080, 1920, FrameColor.NV12).shape == (1620, 1920, 1)
+    assert FrameFormat(1081, 1920, FrameColor.YUYV).shape == (1081, 1920, 2)
     assert FrameFormat.parse("1080x1920:NV12") == FrameFormat(1080, 1920, FrameColor.NV12)
-    for text in ("1080x1920", "1080:rgb", "1080x:rgb", "-2x2:rgb", "2x2x3:rgb", "2x2:yuyv", "0x2:rgb", "3x2:nv12"):
+    for text in (
+        "1080x1920",
+        "1080:rgb",
+        "1080x:rgb",
+        "-2x2:rgb",
+        "2x2x3:rgb",
+        "2x2:yuy2",
+        "0x2:rgb",
+        "3x2:nv12",
+        "2x3:yuyv",
+    ):
         with pytest.raises(ImageError, match=r"frames (are|of) "):
             FrameFormat.parse(text)
     assert str(FrameFormat(1080, 1920, FrameColor.NV12)) == "1080×1920 nv12"

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from edge_resnet.errors import ImageError
-from edge_resnet.images import ImageSet, check_disjoint, open_images, read_image
+from edge_resnet.images import ImageSet, check_disjoint, decode_image, open_images, read_image
 from edge_resnet.preprocessing import NAMED, Color, Crop, Interpolation, Preprocessing
 
 GRAY = NAMED["fashion-mnist"]
@@ -84,6 +84,12 @@ class TestReading:
         )
         image = read_image(path)
         assert image.mode == "RGB" and np.array_equal(np.asarray(image), NOISE)
+
+    def test_bytes_are_decoded_as_their_file_is(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.jpg", Image.fromarray(NOISE))
+        np.testing.assert_array_equal(decode_image(path.read_bytes(), "it"), read_image(path))
+        with pytest.raises(ImageError, match="^the body is no image, or a damaged one: give one of JPEG"):
+            decode_image(b"hello", "the body")
 
     @pytest.mark.parametrize("suffix", ["png", "pgm", "tiff", "bmp"])
     def test_lossless_grey(self, tmp_path: Path, suffix: str) -> None:

@@ -1,0 +1,175 @@
+"""A small HTTP service: POST a JPEG or PNG, get its classes as JSON.
+
+    python examples/http_service.py model.edge
+    curl --data-binary @photo.jpg 'http://127.0.0.1:8000/classify?top=3'
+    {"results": [{"label": "sneaker", "index": 7, "probability": 0.98}, …], "milliseconds": 12.3}
+
+``GET /health`` answers while the service runs. What cannot be used is refused with 4xx and ``{"error": …}``. It needs no
+package beyond edge-resnet. There is no login and no TLS: it listens on 127.0.0.1, and whoever opens it to a network
+(``--host``) puts both in front of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+import warnings
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from PIL import Image
+
+import edge_resnet
+from edge_resnet.images import decode_image
+
+LARGEST = 20 * 2**20
+"""Bytes of an upload."""
+MOST_PIXELS = 50_000_000
+"""Of a picture: a small file can hold a huge one."""
+WAITING = 32
+"""Requests that may be at work or wait at once; the next is told to come again."""
+PATIENCE = 10.0
+"""Seconds that a client may take between two pieces of its upload."""
+
+
+class RefusedError(Exception):
+    """A request that gets no answer but this."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Service(ThreadingHTTPServer):
+    """Has a thread for each connection and one engine for all; ends when those at work have their answers."""
+
+    daemon_threads = False
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], classify: edge_resnet.Classifier) -> None:
+        super().__init__(address, Handler)
+        self.classify = classify
+        self.places = threading.BoundedSemaphore(WAITING)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says what went wrong in a thread; a client that has gone is nothing wrong."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request; the connection ends with it."""
+
+    server: Service
+    protocol_version = "HTTP/1.1"
+    timeout = PATIENCE
+    error_content_type = "application/json"  # of what http.server refuses by itself, such as other methods
+    error_message_format = '{"error": "%(message)s"}'
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path != "/health":
+            return self._refuse(RefusedError(HTTPStatus.NOT_FOUND, "there is GET /health and POST /classify"))
+        return self._send(HTTPStatus.OK, {"status": "ok", "target": self.server.classify.target})
+
+    def do_POST(self) -> None:
+        if not self.server.places.acquire(blocking=False):
+            return self._refuse(
+                RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"{WAITING} requests are at work: try again")
+            )
+        try:
+            return self._send(HTTPStatus.OK, self._classified())
+        except RefusedError as refused:
+            return self._refuse(refused)
+        except TimeoutError:
+            return self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"nothing came for {PATIENCE:.0f} s"))
+        finally:
+            self.server.places.release()
+
+    def _classified(self) -> dict[str, object]:
+        url = urlsplit(self.path)
+        if url.path != "/classify":
+            raise RefusedError(HTTPStatus.NOT_FOUND, "there is GET /health and POST /classify")
+        wanted = parse_qs(url.query, keep_blank_values=True).get("top", ["5"])[-1]
+        top = _number(wanted)
+        if not top:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"top is '{wanted}': give a number of classes, 1 or more")
+        data = self._body()
+        start = time.perf_counter()
+        try:
+            predictions = self.server.classify(decode_image(data, "the picture")).top(top)
+        except edge_resnet.EdgeResnetError as error:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        results = [{"label": p.label, "index": p.index, "probability": p.probability} for p in predictions]
+        return {"results": results, "milliseconds": 1e3 * (time.perf_counter() - start)}
+
+    def _body(self) -> bytes:
+        length = _number(self.headers.get("Content-Length", ""))
+        if length is None:
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "send the picture as the body, with a Content-Length")
+        if length > LARGEST:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{length} bytes: send at most {LARGEST}")
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"{len(data)} bytes came of the {length} announced")
+        return data
+
+    def _refuse(self, refused: RefusedError) -> None:
+        self._send(refused.status, {"error": str(refused)})
+        self._drain()
+
+    def _send(self, status: HTTPStatus, document: dict[str, object]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")  # an idle connection would hold up the end of the service
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _drain(self) -> None:
+        """Reads what is still coming, for a while: a client that is cut off while it sends never sees the reason."""
+        end = time.monotonic() + 1.0
+        self.connection.settimeout(0.2)
+        try:
+            while time.monotonic() < end and self.connection.recv(2**16):
+                pass
+        except OSError:
+            pass
+
+
+def _number(text: str) -> int | None:
+    """A whole number of at most 15 digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    args = parser.parse_args()
+
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many
+    with edge_resnet.Classifier(args.bundle) as classify, Service((args.host, args.port), classify) as service:
+
+        def stop(number: int, frame: object) -> None:
+            threading.Thread(target=service.shutdown).start()  # it waits for the loop, which this handler interrupts
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        host, port = service.server_address[:2]
+        print(f"http://{host}:{port}/classify, on {classify.target}", flush=True)
+        service.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
