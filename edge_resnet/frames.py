@@ -58,6 +58,12 @@ MIXES: dict[FrameColor, Mix] = {
 """Planes of each colour → red, green and blue, or grey."""
 SUBSAMPLED = (FrameColor.NV12, FrameColor.NV12_BT709)
 """Those whose chroma has half the size."""
+CHANNELS: dict[FrameColor, tuple[int, ...]] = {
+    color: tuple(matrix.argmax(1).tolist()) for color, (matrix, _) in MIXES.items() if color not in SUBSAMPLED
+}
+"""Which channels of the others are red, green and blue, or grey."""
+_STRIP = 16
+"""Rows of chroma that become RGB at once: what they need stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -137,27 +143,89 @@ class CameraFrame:
     """The source's count of frames, those that nobody got included."""
 
 
+def plain_frame(frame: object, name: str, color: FrameColor) -> npt.NDArray[np.uint8]:
+    """An array that is a frame of this colour, as H×W×C; never copied. One said to be RGB may be grey, as files are.
+
+    Raises:
+        ImageError: it has another dtype or shape, or is no array.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise ImageError(f"{name} is of type {type(frame).__name__}: give a uint8 array H×W×3, or a Pillow image")
+    if frame.dtype != np.uint8:
+        raise ImageError(f"{name} has dtype {frame.dtype}: give uint8 0..255, the pixels as the camera gives them")
+    if frame.ndim not in (2, 3):
+        raise ImageError(f"{name} has shape {frame.shape}: give one frame, H×W×3 RGB or H×W grey")
+    if frame.size == 0:
+        raise ImageError(f"{name} has shape {frame.shape}: it is empty, give at least one pixel")
+    pixels = frame if frame.ndim == 3 else frame[:, :, np.newaxis]
+    channels = pixels.shape[2]
+    wanted = 1 if color in SUBSAMPLED else MIXES[color][0].shape[1]
+    if channels != wanted and (color, channels) != (FrameColor.RGB, 1):
+        if color is not FrameColor.RGB:
+            raise ImageError(f"{name} has shape {frame.shape}: '{color.value}' is uint8 H×W×{wanted}")
+        if channels == 4:
+            raise ImageError(f"{name} has 4 channels: say color 'rgba', or give its 3 colours, frame[:, :, :3]")
+        raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
+    if color in SUBSAMPLED and (len(pixels) % 3 or len(pixels) % 2 or pixels.shape[1] % 2):
+        raise ImageError(
+            f"{name} has shape {frame.shape}: '{color.value}' is 1.5·H rows, H of luma and H/2 of chroma, of even sides"
+        )
+    return pixels
+
+
 def to_rgb(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.uint8]:
     """A camera's buffer as H×W×3 RGB, or H×W×1 where it is grey; a view where only channels change places.
 
     Args:
         frame: uint8, as ``FrameFormat.shape`` says.
+        color: how it gives its pixels.
 
     Raises:
         ImageError: it has another shape or dtype.
     """
-    matrix, offset = MIXES[color]
-    rows, channels = (frame.shape[0] if frame.ndim == 3 else 0), (frame.shape[2] if frame.ndim == 3 else 0)
-    wanted = 1 if color in SUBSAMPLED else matrix.shape[1]
-    if frame.dtype != np.uint8 or channels != wanted:
-        raise ImageError(f"a frame is {frame.dtype} {frame.shape}: '{color.value}' is uint8 H×W×{wanted}")
-    if color not in SUBSAMPLED:
-        order = matrix.argmax(1).tolist()
-        return frame[:, :, :: order[1] - order[0]] if order[0] > order[-1] else frame[:, :, : len(order)]
-    height, width = rows * 2 // 3, frame.shape[1]
-    FrameFormat(height, width, color)
-    chroma = frame[height:, :, 0].reshape(height // 2, width // 2, 2).repeat(2, axis=0).repeat(2, axis=1)
-    planes = np.concatenate([frame[:height], chroma], axis=2).astype(np.float32)
-    mixed = planes @ matrix.T.astype(np.float32) + offset.astype(np.float32)
-    rounded: npt.NDArray[np.uint8] = np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
-    return rounded
+    pixels = plain_frame(frame, "a frame", color)
+    if color in SUBSAMPLED:
+        return video_part(pixels, color, slice(0, len(pixels) * 2 // 3), slice(0, pixels.shape[1]))
+    order = CHANNELS[color][: pixels.shape[2]]
+    return pixels[:, :, :: order[1] - order[0]] if order[0] > order[-1] else pixels[:, :, : len(order)]
+
+
+def video_part(frame: npt.NDArray[np.uint8], color: FrameColor, rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
+    """Part of a picture whose chroma has half the size, as H×W×3 RGB; each chroma stands for four pixels.
+
+    Args:
+        frame: uint8 1.5·H×W×1.
+        color: one of ``SUBSAMPLED``.
+        rows: which of the picture are wanted.
+        columns: which of the picture.
+    """
+    (height, width), halves = (len(frame) * 2 // 3, frame.shape[1]), []
+    for part in (rows, columns):  # to even ends, where chroma has its own
+        halves.append(slice(part.start // 2, (part.stop + 1) // 2))
+    down, across = halves
+    luma = frame[:height, 2 * across.start : 2 * across.stop, 0]
+    chroma = frame[height:].reshape(height // 2, width // 2, 2)[:, across]
+    rgb = np.empty((2 * (down.stop - down.start), luma.shape[1], 3), np.uint8)
+    for top in range(down.start, down.stop, _STRIP):
+        some = slice(top, min(top + _STRIP, down.stop))
+        doubled = slice(2 * some.start, 2 * some.stop)
+        place = slice(doubled.start - 2 * down.start, doubled.stop - 2 * down.start)
+        _mix_strip(luma[doubled], chroma[some], color, rgb[place])
+    return rgb[rows.start % 2 :, columns.start % 2 :][: rows.stop - rows.start, : columns.stop - columns.start]
+
+
+def _mix_strip(
+    luma: npt.NDArray[np.uint8], chroma: npt.NDArray[np.uint8], color: FrameColor, rgb: npt.NDArray[np.uint8]
+) -> None:
+    """Fills h×w×3 pixels from h×w luma and h/2×w/2×2 chroma."""
+    matrix, offset = (part.astype(np.float32) for part in MIXES[color])
+    height, width = luma.shape
+    bright = (luma * matrix[0, 0]).reshape(height // 2, 2, width)  # luma weighs the same in all three
+    mixed = np.empty((height // 2, 2, width), np.float32)
+    twice = np.empty((height // 2, width), np.float32)
+    for channel, (_, blue, red) in enumerate(matrix):
+        tint = chroma[:, :, 0] * blue + chroma[:, :, 1] * red + (offset[channel] + np.float32(0.5))
+        twice[:, ::2], twice[:, 1::2] = tint, tint
+        np.add(bright, twice[:, np.newaxis], out=mixed)
+        np.clip(mixed, 0, 255, out=mixed)
+        rgb[:, :, channel] = mixed.reshape(height, width)  # towards 0, and so rounded: the half is in the tint
