@@ -62,7 +62,7 @@ CHANNELS: dict[FrameColor, tuple[int, ...]] = {
     color: tuple(matrix.argmax(1).tolist()) for color, (matrix, _) in MIXES.items() if color not in SUBSAMPLED
 }
 """Which channels of the others are red, green and blue, or grey."""
-_STRIP = 16
+_STRIP = 32
 """Rows of chroma that become RGB at once: what they need stays in a processor's cache."""
 
 
@@ -221,11 +221,14 @@ def _mix_strip(
     matrix, offset = (part.astype(np.float32) for part in MIXES[color])
     height, width = luma.shape
     bright = (luma * matrix[0, 0]).reshape(height // 2, 2, width)  # luma weighs the same in all three
+    doubled = np.empty((2, height // 2, width), np.float32)
+    for plane, half in zip(doubled, (chroma[:, :, 0], chroma[:, :, 1]), strict=True):
+        plane[:, ::2], plane[:, 1::2] = half, half
     mixed = np.empty((height // 2, 2, width), np.float32)
-    twice = np.empty((height // 2, width), np.float32)
-    for channel, (_, blue, red) in enumerate(matrix):
-        tint = chroma[:, :, 0] * blue + chroma[:, :, 1] * red + (offset[channel] + np.float32(0.5))
-        twice[:, ::2], twice[:, 1::2] = tint, tint
-        np.add(bright, twice[:, np.newaxis], out=mixed)
+    for channel, weights in enumerate(matrix[:, 1:]):
+        tints = [plane * weight for plane, weight in zip(doubled, weights, strict=True) if weight]
+        tint = sum(tints[1:], tints[0])
+        tint += offset[channel] + np.float32(0.5)
+        np.add(bright, tint[:, np.newaxis], out=mixed)
         np.clip(mixed, 0, 255, out=mixed)
         rgb[:, :, channel] = mixed.reshape(height, width)  # towards 0, and so rounded: the half is in the tint

@@ -18,10 +18,10 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 H×W×C."""
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32 | np.float64]
 _Doubles = npt.NDArray[np.float64]
 
-_OUTPUTS = 8
+_OUTPUTS = 4
 """Outputs of one product: more of them multiply more zeros, fewer make more calls."""
 _PRODUCT = 2**18
 """Multiplications in one product: OpenBLAS wakes its threads for more, which costs a busy machine milliseconds."""
@@ -153,28 +153,31 @@ def _blocks(axis: Axis, way: _Pass) -> tuple[_Block, ...]:
     else:  # sums are rounded, and weights are their differences: so they add up to 1, and errors do not
         whole = np.diff(np.rint(np.cumsum(steps, axis=1)), axis=1, prepend=0)
     weights = (whole * (way.gain / 2.0**way.bits)).astype(way.dtype)
-    start, stop = axis.pixels.start, axis.pixels.stop
+    begins = np.repeat(first[::_OUTPUTS], _OUTPUTS)[: axis.kept]
+    places = (first - begins)[:, np.newaxis] + np.arange(taps.shape[1])
+    banded = np.zeros((axis.kept, places.max() + 1), way.dtype)
+    np.put_along_axis(banded, places, weights, axis=1)
     blocks = []
     for at in range(0, axis.kept, _OUTPUTS):
-        some = slice(at, min(at + _OUTPUTS, axis.kept))
-        places = first[some, np.newaxis] - first[at] + np.arange(taps.shape[1])
-        matrix = np.zeros((len(places), places.max() + 1), way.dtype)
-        np.put_along_axis(matrix, places, weights[some], axis=1)
-        inputs = slice(int(first[at]) - start, min(int(first[at]) + matrix.shape[1], stop) - start)
-        blocks.append(_Block(some, inputs, np.ascontiguousarray(matrix[:, : inputs.stop - inputs.start])))
+        start = int(begins[at]) - axis.pixels.start
+        inputs = slice(start, min(start + banded.shape[1], axis.pixels.stop - axis.pixels.start))
+        outputs = slice(at, min(at + _OUTPUTS, axis.kept))
+        blocks.append(_Block(outputs, inputs, banded[outputs, : inputs.stop - inputs.start]))
     return tuple(blocks)
 
 
 @lru_cache(maxsize=64)
 def _interleaved(axis: Axis, way: _Pass, order: tuple[int, ...], channels: int) -> tuple[_Block, ...]:
     """``_blocks``, transposed, for pixels whose channels lie beside each other: those of ``order`` of so many."""
-    pick = np.eye(channels, dtype=way.dtype)[:, list(order)]
     blocks = []
     for block in _blocks(axis, way):
-        spread = block.weights.T[:, np.newaxis, :, np.newaxis] * pick[:, np.newaxis, :]
-        matrix = np.ascontiguousarray(spread.reshape(spread.shape[0] * channels, -1))
+        kept, pixels = block.weights.shape
+        matrix = np.zeros((pixels, channels, kept, len(order)), way.dtype)
+        for place, channel in enumerate(order):
+            matrix[:, channel, :, place] = block.weights.T
         outputs = slice(block.outputs.start * len(order), block.outputs.stop * len(order))
-        blocks.append(_Block(outputs, slice(block.inputs.start * channels, block.inputs.stop * channels), matrix))
+        inputs = slice(block.inputs.start * channels, block.inputs.stop * channels)
+        blocks.append(_Block(outputs, inputs, matrix.reshape(pixels * channels, -1)))
     return tuple(blocks)
 
 
@@ -201,8 +204,8 @@ def resample(part: Pixels, down: Axis, across: Axis, order: tuple[int, ...]) -> 
     channels = part.shape[2]
     lines = part.reshape(len(part), -1)
     if down.interpolation in _OVERSHOOTING:
-        wide = np.clip(_across(lines, _interleaved(across, _PILLOW, order, channels)), 0, 255)
-        small = np.clip(_down(wide, _blocks(down, _PILLOW)), 0, 255)
+        wide = _across(lines, _interleaved(across, _PILLOW, order, channels))
+        small = _down(wide.clip(0, 255, out=wide), _blocks(down, _PILLOW)).clip(0, 255)
     else:
         tall = _down(lines, _blocks(down, _FIRST))
         small = _across(tall, _interleaved(across, _SECOND, order, channels))
