@@ -166,7 +166,7 @@ def plain_frame(frame: object, name: str, color: FrameColor) -> npt.NDArray[np.u
         if channels == 4:
             raise ImageError(f"{name} has 4 channels: say color 'rgba', or give its 3 colours, frame[:, :, :3]")
         raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
-    if color in SUBSAMPLED and (len(pixels) % 3 or len(pixels) % 2 or pixels.shape[1] % 2):
+    if color in SUBSAMPLED and (len(pixels) % 3 or pixels.shape[1] % 2):
         raise ImageError(
             f"{name} has shape {frame.shape}: '{color.value}' is 1.5·H rows, H of luma and H/2 of chroma, of even sides"
         )

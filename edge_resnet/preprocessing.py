@@ -25,7 +25,7 @@ from PIL import Image
 
 from edge_resnet.errors import ImageError, RecipeError
 from edge_resnet.frames import CHANNELS, SUBSAMPLED, FrameColor, plain_frame, video_part
-from edge_resnet.resampling import Axis, resample
+from edge_resnet.resampling import Axis, matrices, resample
 from edge_resnet.resampling import Interpolation as Interpolation
 from edge_resnet.resampling import Pixels as Pixels
 
@@ -204,8 +204,8 @@ class Preprocessing:
     def weights(self, height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What ``prepare`` does to a frame's geometry, as two matrices: ``down @ frame @ across``, a channel at a time.
 
-        They are Pillow's own, before it or ``prepare`` brings them to fewer bits. Pillow goes across first, and rounds and
-        clips to 0..255 behind each.
+        They are the numbers that ``prepare`` reckons with. If the interpolation overshoots it goes across first, as Pillow,
+        else down first, and ``down`` gives quarters; it rounds and clips behind each.
 
         Args:
             height: the frame's, in pixels.
@@ -214,8 +214,7 @@ class Preprocessing:
         Returns:
             float32 ``down``, size[0]×height, and ``across``, width×size[1].
         """
-        down, across = self._axes(height, width)
-        return down.weights(), across.weights().T
+        return matrices(*self._axes(height, width))
 
     def _axes(self, height: int, width: int) -> tuple[Axis, Axis]:
         """What is to become of an image's rows and columns; arithmetic of torchvision's Resize and CenterCrop."""

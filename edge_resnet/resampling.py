@@ -36,6 +36,11 @@ class Interpolation(Enum):
     BOX = "box"
     NEAREST = "nearest"
 
+    @property
+    def overshoots(self) -> bool:
+        """Whether weights are negative: Pillow clips between its passes, so that their order is then seen, by up to 20."""
+        return self in (Interpolation.BICUBIC, Interpolation.LANCZOS)
+
 
 def _bilinear(x: _Doubles) -> _Doubles:
     return np.where(np.abs(x) < 1, 1 - np.abs(x), 0)
@@ -63,8 +68,6 @@ _FILTERS: dict[Interpolation, tuple[Callable[[_Doubles], _Doubles], float]] = {
     Interpolation.BOX: (_box, 0.5),
 }
 """Each with its support, in pixels of the smaller image."""
-_OVERSHOOTING = (Interpolation.BICUBIC, Interpolation.LANCZOS)
-"""Those with negative weights. Pillow clips to 0..255 between its passes, so that their order is then seen, by up to 20."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,8 @@ class Axis:
         first, taps = _taps(self)
         return slice(int(first[0]), min(int(first[-1]) + taps.shape[1], self.length))
 
-    def weights(self) -> npt.NDArray[np.float32]:
-        """The matrix kept×length that resizing is."""
-        first, taps = _taps(self)
-        matrix = np.zeros((self.kept, self.length + taps.shape[1]))
-        np.put_along_axis(matrix, first[:, np.newaxis] + np.arange(taps.shape[1]), taps, axis=1)
-        return matrix[:, : self.length].astype(np.float32)
 
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _taps(axis: Axis) -> tuple[npt.NDArray[np.int64], _Doubles]:
     """For each output the first pixel, and the weights of that and those behind it, which add up to 1."""
     if axis.interpolation is Interpolation.NEAREST:
@@ -143,7 +139,7 @@ class _Block:
     """outputs×inputs."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _blocks(axis: Axis, way: _Pass) -> tuple[_Block, ...]:
     """An axis in parts, each dense enough for a matrix product."""
     first, taps = _taps(axis)
@@ -166,7 +162,7 @@ def _blocks(axis: Axis, way: _Pass) -> tuple[_Block, ...]:
     return tuple(blocks)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _interleaved(axis: Axis, way: _Pass, order: tuple[int, ...], channels: int) -> tuple[_Block, ...]:
     """``_blocks``, transposed, for pixels whose channels lie beside each other: those of ``order`` of so many."""
     blocks = []
@@ -203,13 +199,30 @@ def resample(part: Pixels, down: Axis, across: Axis, order: tuple[int, ...]) -> 
         return np.ascontiguousarray(part[rows[:, np.newaxis], columns][:, :, list(order)])
     channels = part.shape[2]
     lines = part.reshape(len(part), -1)
-    if down.interpolation in _OVERSHOOTING:
+    if down.interpolation.overshoots:
         wide = _across(lines, _interleaved(across, _PILLOW, order, channels))
         small = _down(wide.clip(0, 255, out=wide), _blocks(down, _PILLOW)).clip(0, 255)
     else:
         tall = _down(lines, _blocks(down, _FIRST))
         small = _across(tall, _interleaved(across, _SECOND, order, channels))
     return small.astype(np.uint8).reshape(down.kept, across.kept, len(order))
+
+
+def matrices(down: Axis, across: Axis) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """``resample`` as ``rows @ image @ columns``, a channel at a time: kept×length and length×kept.
+
+    It goes across first if the interpolation overshoots, else down first; it rounds, halves up, and clips behind each.
+    """
+    ways = (_PILLOW, _PILLOW) if down.interpolation.overshoots else (_FIRST, _SECOND)
+    rows, columns = (_dense(axis, way) for axis, way in zip((down, across), ways, strict=True))
+    return rows, columns.T
+
+
+def _dense(axis: Axis, way: _Pass) -> npt.NDArray[np.float32]:
+    matrix = np.zeros((axis.kept, axis.length), np.float32)
+    for block in _blocks(axis, way):
+        matrix[block.outputs, axis.pixels][:, block.inputs] = block.weights
+    return matrix
 
 
 def _down(lines: Pixels | Floats, blocks: tuple[_Block, ...]) -> Floats:
