@@ -182,24 +182,24 @@ class Preprocessing:
         if isinstance(frame, Image.Image):
             if color is not FrameColor.RGB:
                 raise ImageError(f"{name} is a Pillow image, which knows its colours: leave out color={color.value!r}")
-            image = plain_image(frame, name)
-            down, across = self._axes(image.height, image.width)
-            (top, bottom), (left, right) = ((side.pixels.start, side.pixels.stop) for side in (down, across))
-            part = np.asarray(image.crop((left, top, right, bottom)))
-            return (
-                (part, (0, 1, 2), (down, across)) if part.ndim == 3 else (part[..., np.newaxis], (0,), (down, across))
-            )
+            return self._part_of_image(plain_image(frame, name))
         frame = plain_frame(frame, name, color)
         if color in SUBSAMPLED:
             down, across = self._axes(len(frame) * 2 // 3, frame.shape[1])
             return video_part(frame, color, down.pixels, across.pixels), (0, 1, 2), (down, across)
         down, across = self._axes(*frame.shape[:2])
         part, order = frame[down.pixels, across.pixels], CHANNELS[color][: frame.shape[2]]
-        if (
-            part.strides[2] < 0
-        ):  # OpenCV's colours the other way round, as a view: read as they lie, there is nothing to copy
+        if part.strides[2] < 0:  # colours turned round by a view: read as they lie, they need not be copied
             part, order = part[:, :, ::-1], tuple(part.shape[2] - 1 - channel for channel in order)
         return part, order, (down, across)
+
+    def _part_of_image(self, image: Image.Image) -> tuple[Pixels, tuple[int, ...], tuple[Axis, Axis]]:
+        down, across = self._axes(image.height, image.width)
+        corners = across.pixels.start, down.pixels.start, across.pixels.stop, down.pixels.stop
+        part = np.asarray(image.crop(corners))
+        if part.ndim == 2:
+            return part[:, :, np.newaxis], (0,), (down, across)
+        return part, (0, 1, 2), (down, across)
 
     def weights(self, height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What ``prepare`` does to a frame's geometry, as two matrices: ``down @ frame @ across``, a channel at a time.

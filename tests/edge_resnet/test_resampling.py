@@ -74,3 +74,13 @@ def test_pixels_that_no_weight_reaches_are_not_needed(interpolation: Interpolati
     for axis, used in ((down, rows.any(axis=0)), (across, columns.any(axis=1))):
         assert not used[: axis.pixels.start].any() and not used[axis.pixels.stop :].any()
         assert axis.pixels.stop - axis.pixels.start <= np.flatnonzero(used)[-1] - np.flatnonzero(used)[0] + 4
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_float32_holds_every_sum(size: tuple[int, int]) -> None:
+    """Sums count whole steps, fewer than 2^24 of them: down in 2^-14 of a quarter of pixels, across in 2^-16 of a pixel."""
+    rows, columns = matrices(*axes(Interpolation.BILINEAR, *size))
+    for weights, step, largest in ((rows.T, 2**14, 255), (columns, 2**16, 4 * 255)):
+        steps = weights.astype(np.float64) * step
+        assert (steps == np.rint(steps)).all() and (steps >= 0).all()
+        assert (largest * steps.sum(axis=0) < 2**24).all()
