@@ -164,7 +164,7 @@ def plain_frame(frame: object, name: str, color: FrameColor) -> npt.NDArray[np.u
         if color is not FrameColor.RGB:
             raise ImageError(f"{name} has shape {frame.shape}: '{color.value}' is uint8 H×W×{wanted}")
         if channels == 4:
-            raise ImageError(f"{name} has 4 channels: say color 'rgba', or give its 3 colours, frame[:, :, :3]")
+            raise ImageError(f"{name} has 4 channels: give its 3 colours, frame[:, :, :3]")
         raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
     if color in SUBSAMPLED and (len(pixels) % 3 or pixels.shape[1] % 2):
         raise ImageError(

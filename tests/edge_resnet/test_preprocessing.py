@@ -220,7 +220,7 @@ class TestColour:
         (np.zeros((8, 8), np.uint16), "has dtype uint16: give uint8"),
         (np.zeros((8, 8), np.int8), "has dtype int8: give uint8"),
         (np.zeros((8, 8), bool), "has dtype bool: give uint8"),
-        (np.zeros((8, 8, 4), np.uint8), r"has 4 channels: say color 'rgba', or give its 3 colours, frame\[:, :, :3\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"has 4 channels: give its 3 colours, frame\[:, :, :3\]"),
         (np.zeros((8, 8, 2), np.uint8), "2 channels: give H×W×3"),
         (np.zeros((8, 8, 5), np.uint8), "5 channels: give H×W×3"),
         (np.zeros((3, 8, 8), np.uint8), "8 channels: give H×W×3"),
