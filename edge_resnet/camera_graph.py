@@ -1,7 +1,7 @@
 """A network that takes a camera's own buffer: colour, resizing and cropping become part of its graph, and run on the GPU.
 
-The graph does what ``Preprocessing.prepare`` does, in its order: colour; across; down; each rounded to 0..255 as Pillow
-rounds. Resizing is two matrix products, with Pillow's own weights, on the part of the frame that the crop keeps.
+The graph does what ``Preprocessing.prepare`` does, in its order, and rounds where it rounds: colour, and resizing, which is
+two matrix products with its weights, on the part of the frame that the crop keeps. Bilinear pixels in FP32 are equal.
 """
 
 from __future__ import annotations
@@ -97,17 +97,31 @@ class _CameraWriter(Writer):
         start, end = (self._integers(f"crop.{at}", rows[i], columns[i]) for i, at in enumerate(("start", "end")))
         planes = self.node("Slice", "camera.crop", [planes, start, end, self._integers("crop.axes", 2, 3)])
         colored = self._colored(planes, preprocessing, frames)
-        wide = self.node("MatMul", "camera.across", [colored, self._floats("columns", across[slice(*columns)])])
-        # FP16 cannot always tell to which of two whole numbers Pillow rounds. Rounded twice it would be 2 off at times;
-        # once, it is never more than 1 off, for what Pillow's first rounding adds is at most a half.
-        wide = (
-            self._rounded("across", wide) if self._dtype == np.float32 else self._clipped("across", wide, self._dtype)
-        )
-        small = self.node("MatMul", "camera.down", [self._floats("rows", down[:, slice(*rows)]), wide])
-        small = self._rounded("down", small)
+        across_first = preprocessing.interpolation.overshoots or self._dtype != np.float32
+        passes = [
+            ("across", self._floats("columns", across[slice(*columns)])),
+            ("down", self._floats("rows", down[:, slice(*rows)])),
+        ]
+        small = self._resized(colored, passes if across_first else passes[::-1])
         if preprocessing.channels == 3 and len(MIXES[frames.color][0]) == 1:
             return self.node("Concat", "camera.repeated", [small] * 3, axis=1)
         return small
+
+    def _resized(self, planes: str, passes: list[tuple[str, str]]) -> str:
+        """By the two matrices, the first first."""
+        (first, weights), (second, others) = passes
+        product = self._product(first, weights, planes)
+        if self._dtype != np.float32:
+            # FP16 cannot always tell to which of two whole numbers Pillow rounds. Rounded twice it would be 2 off at times;
+            # once, it is never more than 1 off, for what Pillow's first rounding adds is at most a half.
+            product = self._clipped(first, product, self._dtype)
+        else:  # what goes down first gives quarters, up to 1020
+            product = self._rounded(first, product) if first == "across" else self._whole(first, product)
+        return self._rounded(second, self._product(second, others, product))
+
+    def _product(self, side: str, weights: str, planes: str) -> str:
+        factors = [planes, weights] if side == "across" else [weights, planes]
+        return self.node("MatMul", f"camera.{side}", factors)
 
     def _planes(self, frames: FrameFormat) -> str:
         """Every plane in full size, N×planes×H×W. The Cast stands first: TensorRT moves no uint8."""
@@ -180,10 +194,12 @@ class _CameraWriter(Writer):
 
     def _rounded(self, name: str, values: str, dtype: npt.DTypeLike | None = None) -> str:
         """To the nearest whole number, halves up, within 0..255, of which every float type holds each."""
-        half = self.weight(f"camera.{name}.half", np.array(0.5, dtype or self._dtype))
-        whole = self.node("Floor", f"camera.{name}.floor", [self.node("Add", f"camera.{name}.add", [values, half])])
-        pixels = self._clipped(name, whole, dtype or self._dtype)
+        pixels = self._clipped(name, self._whole(name, values, dtype), dtype or self._dtype)
         return pixels if dtype is None else self.node("Cast", f"camera.{name}.pixels", [pixels], to=self._type)
+
+    def _whole(self, name: str, values: str, dtype: npt.DTypeLike | None = None) -> str:
+        half = self.weight(f"camera.{name}.half", np.array(0.5, dtype or self._dtype))
+        return self.node("Floor", f"camera.{name}.floor", [self.node("Add", f"camera.{name}.add", [values, half])])
 
     def _clipped(self, name: str, values: str, dtype: npt.DTypeLike) -> str:
         limits = [

@@ -82,6 +82,14 @@ SUBSAMPLED = (FrameColor.NV12, FrameColor.NV12_BT709)
 """Those whose chroma has half the size."""
 LUMA_OF_PAIRS = {FrameColor.YUYV: 0, FrameColor.UYVY: 1}
 """Those whose chroma has half the width, in turns beside luma, and which channel is luma."""
+VIDEO = (*SUBSAMPLED, *LUMA_OF_PAIRS)
+"""Those of luma and chroma."""
+CHANNELS: dict[FrameColor, tuple[int, ...]] = {
+    color: tuple(matrix.argmax(1).tolist()) for color, (matrix, _) in MIXES.items() if color not in VIDEO
+}
+"""Which channels of the others are red, green and blue, or grey."""
+_STRIP = 32
+"""Rows of chroma that become RGB at once: what they need stays in a processor's cache."""
 
 
 def channels_of(color: FrameColor) -> int:
@@ -89,6 +97,11 @@ def channels_of(color: FrameColor) -> int:
     if color in SUBSAMPLED:
         return 1
     return 2 if color in LUMA_OF_PAIRS else MIXES[color][0].shape[1]
+
+
+def picture_height(frame: npt.NDArray[np.uint8], color: FrameColor) -> int:
+    """Rows of the picture in a camera's buffer."""
+    return len(frame) * 2 // 3 if color in SUBSAMPLED else len(frame)
 
 
 @dataclass(frozen=True)
@@ -170,37 +183,105 @@ class CameraFrame:
     """The source's count of frames, those that nobody got included."""
 
 
+def plain_frame(frame: object, name: str, color: FrameColor) -> npt.NDArray[np.uint8]:
+    """An array that is a frame of this colour, as H×W×C; never copied. One said to be RGB may be grey, as files are.
+
+    Raises:
+        ImageError: it has another dtype or shape, or is no array.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise ImageError(f"{name} is of type {type(frame).__name__}: give a uint8 array H×W×3, or a Pillow image")
+    if frame.dtype != np.uint8:
+        raise ImageError(f"{name} has dtype {frame.dtype}: give uint8 0..255, the pixels as the camera gives them")
+    if frame.ndim not in (2, 3):
+        raise ImageError(f"{name} has shape {frame.shape}: give one frame, H×W×3 RGB or H×W grey")
+    if frame.size == 0:
+        raise ImageError(f"{name} has shape {frame.shape}: it is empty, give at least one pixel")
+    pixels = frame if frame.ndim == 3 else frame[:, :, np.newaxis]
+    channels = pixels.shape[2]
+    wanted = channels_of(color)
+    if channels != wanted and (color, channels) != (FrameColor.RGB, 1):
+        if color is not FrameColor.RGB:
+            raise ImageError(f"{name} has shape {frame.shape}: '{color.value}' is uint8 H×W×{wanted}")
+        if channels == 4:
+            raise ImageError(f"{name} has 4 channels: give its 3 colours, frame[:, :, :3]")
+        raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
+    if color in SUBSAMPLED and (len(pixels) % 3 or pixels.shape[1] % 2):
+        raise ImageError(
+            f"{name} has shape {frame.shape}: '{color.value}' is 1.5·H rows, H of luma and H/2 of chroma, of even sides"
+        )
+    if color in LUMA_OF_PAIRS and pixels.shape[1] % 2:
+        raise ImageError(f"{name} has shape {frame.shape}: '{color.value}' has an even width only, for pairs of pixels")
+    return pixels
+
+
 def to_rgb(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.uint8]:
     """A camera's buffer as H×W×3 RGB, or H×W×1 where it is grey; a view where only channels change places.
 
     Args:
         frame: uint8, as ``FrameFormat.shape`` says.
+        color: how it gives its pixels.
 
     Raises:
         ImageError: it has another shape or dtype.
     """
-    matrix, offset = MIXES[color]
-    channels = frame.shape[2] if frame.ndim == 3 else 0
-    if frame.dtype != np.uint8 or channels != channels_of(color):
-        raise ImageError(f"a frame is {frame.dtype} {frame.shape}: '{color.value}' is uint8 H×W×{channels_of(color)}")
-    if color not in SUBSAMPLED and color not in LUMA_OF_PAIRS:
-        order = matrix.argmax(1).tolist()
-        return frame[:, :, order[0] :: -1] if order[0] > order[-1] else frame[:, :, : len(order)]
-    mixed = _full_size(frame, color).astype(np.float32) @ matrix.T.astype(np.float32) + offset.astype(np.float32)
-    rounded: npt.NDArray[np.uint8] = np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
-    return rounded
+    pixels = plain_frame(frame, "a frame", color)
+    if color in VIDEO:
+        return video_part(pixels, color, slice(0, picture_height(pixels, color)), slice(0, pixels.shape[1]))
+    order = CHANNELS[color][: pixels.shape[2]]
+    return pixels[:, :, order[0] :: -1] if order[0] > order[-1] else pixels[:, :, : len(order)]
 
 
-def _full_size(frame: npt.NDArray[np.uint8], color: FrameColor) -> npt.NDArray[np.uint8]:
-    """Luma and chroma, H×W×3, each chroma repeated over the pixels that share it."""
-    rows, width = frame.shape[:2]
-    height = rows * 2 // 3 if color in SUBSAMPLED else rows
-    FrameFormat(height, width, color)
+def video_part(frame: npt.NDArray[np.uint8], color: FrameColor, rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
+    """Part of a picture of luma and chroma as H×W×3 RGB; each chroma stands for two pixels, or for four.
+
+    Args:
+        frame: uint8, as ``FrameFormat.shape`` says.
+        color: one of ``VIDEO``.
+        rows: which of the picture are wanted.
+        columns: which of the picture.
+    """
+    shared = 2 if color in SUBSAMPLED else 1
+    down = slice(rows.start // shared, -(-rows.stop // shared))  # to the ends of what shares a chroma
+    across = slice(columns.start // 2 * 2, -(-columns.stop // 2) * 2)
+    luma, chroma = _planes(frame, color, across)
+    rgb = np.empty((shared * (down.stop - down.start), luma.shape[1], 3), np.uint8)
+    for top in range(down.start, down.stop, _STRIP):
+        some = slice(top, min(top + _STRIP, down.stop))
+        bright = slice(shared * some.start, shared * some.stop)
+        place = slice(bright.start - shared * down.start, bright.stop - shared * down.start)
+        _mix_strip(luma[bright], chroma[some], color, rgb[place])
+    return rgb[rows.start % shared :, columns.start % 2 :][: rows.stop - rows.start, : columns.stop - columns.start]
+
+
+def _planes(
+    frame: npt.NDArray[np.uint8], color: FrameColor, columns: slice
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Luma H×w of some columns, whole pairs of them, and their chroma: h×w/2×2, or H×w/2×2 of pairs."""
+    height = picture_height(frame, color)
     if color in SUBSAMPLED:
-        chroma = frame[height:, :, 0].reshape(height // 2, width // 2, 2).repeat(2, axis=0)
-        luma = frame[:height]
+        luma, chroma = frame[:height, columns, 0], frame[height:, columns, 0]
     else:
         at = LUMA_OF_PAIRS[color]
-        chroma = frame[:, :, 1 - at].reshape(height, width // 2, 2)
-        luma = frame[:, :, at : at + 1]
-    return np.concatenate([luma, chroma.repeat(2, axis=1)], axis=2)
+        luma, chroma = frame[:, columns, at], frame[:, columns, 1 - at]
+    return luma, chroma.reshape(len(chroma), -1, 2)
+
+
+def _mix_strip(
+    luma: npt.NDArray[np.uint8], chroma: npt.NDArray[np.uint8], color: FrameColor, rgb: npt.NDArray[np.uint8]
+) -> None:
+    """Fills h×w×3 pixels from h×w luma, and chroma of every row or of every two."""
+    matrix, offset = (part.astype(np.float32) for part in MIXES[color])
+    (height, width), rows = luma.shape, len(chroma)
+    bright = (luma * matrix[0, 0]).reshape(rows, height // rows, width)  # luma weighs the same in all three
+    doubled = np.empty((2, rows, width), np.float32)
+    for plane, half in zip(doubled, (chroma[:, :, 0], chroma[:, :, 1]), strict=True):
+        plane[:, ::2], plane[:, 1::2] = half, half
+    mixed = np.empty((rows, height // rows, width), np.float32)
+    for channel, weights in enumerate(matrix[:, 1:]):
+        tints = [plane * weight for plane, weight in zip(doubled, weights, strict=True) if weight]
+        tint = sum(tints[1:], tints[0])
+        tint += offset[channel] + np.float32(0.5)
+        np.add(bright, tint[:, np.newaxis], out=mixed)
+        np.clip(mixed, 0, 255, out=mixed)
+        rgb[:, :, channel] = mixed.reshape(height, width)  # towards 0, and so rounded: the half is in the tint

@@ -5,13 +5,12 @@ that they cannot differ. ``prepare`` does the geometry and the channel order and
 standard deviation) is part of the exported graph.
 
 Geometry is torchvision's ``Resize`` (of the shorter side, antialiased) and ``CenterCrop`` on Pillow images, without the
-pixels that the crop would throw away.
+pixels that the crop would throw away; ``resampling`` has the arithmetic.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -25,28 +24,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.errors import ImageError, RecipeError
+from edge_resnet.frames import CHANNELS, VIDEO, FrameColor, picture_height, plain_frame, video_part
+from edge_resnet.resampling import Axis, matrices, resample
+from edge_resnet.resampling import Interpolation as Interpolation
+from edge_resnet.resampling import Pixels as Pixels
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Pixels = npt.NDArray[np.uint8]
-"""uint8 H×W×C."""
 Frame = Pixels | Image.Image
 """What a camera or a file gives: uint8 H×W×3 RGB, H×W or H×W×1 grey, or a Pillow image."""
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels of an image."""
-
-
-class Interpolation(Enum):
-    """Pillow's filters of these names, antialiased when the image shrinks (nearest excepted)."""
-
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
-    BOX = "box"
-    NEAREST = "nearest"
 
 
 class Crop(Enum):
@@ -162,35 +151,61 @@ class Preprocessing:
             document["size"] = [document["size"]] * 2
         return cls.from_json(document)
 
-    def prepare(self, frame: Frame, name: str = "the frame") -> Pixels:
-        """Makes one frame what the network takes.
+    def prepare(self, frame: Frame, name: str = "the frame", color: FrameColor = FrameColor.RGB) -> Pixels:
+        """Makes one frame what the network takes. Only the pixels that the crop needs are looked at.
 
         A colour frame for a one-channel network becomes luma (Pillow's ``L``: ITU-R 601-2) before it is resized, which
         is a third of the work; a grey frame for a three-channel network is repeated.
 
         Args:
-            frame: uint8 H×W×3 RGB, H×W or H×W×1 grey, of any size and strides, or a Pillow image.
+            frame: uint8 H×W×3 RGB, H×W or H×W×1 grey, of any size and strides, or a Pillow image; or, of another
+                ``color``, an array as ``FrameFormat.shape`` says for it.
             name: what messages call it, such as its path.
+            color: how an array gives its pixels.
 
         Returns:
             uint8 H×W×C at ``size``, contiguous and not shared with the frame.
 
         Raises:
-            ImageError: the frame has another dtype, shape or mode.
+            ImageError: the frame has another dtype, shape or mode, or is an image and ``color`` is said of it.
         """
-        image = plain_image(frame if isinstance(frame, Image.Image) else _image_of(frame, name), name)
-        if self.color is Color.GRAY:
-            return np.array(self._fit(image.convert("L")))[:, :, np.newaxis]
-        pixels = np.array(self._fit(image))
-        if pixels.ndim == 2:
-            return np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
-        return np.ascontiguousarray(pixels[:, :, ::-1]) if self.color is Color.BGR else pixels
+        part, order, (down, across) = self._part(frame, name, color)
+        if self.color is Color.GRAY and len(order) == 3:
+            part, order = np.asarray(Image.fromarray(part[:, :, list(order)]).convert("L"))[:, :, np.newaxis], (0,)
+        if self.color is Color.BGR:
+            order = order[::-1]
+        pixels = resample(part, down, across, order)
+        return np.repeat(pixels, self.channels, axis=2) if pixels.shape[2] < self.channels else pixels
+
+    def _part(self, frame: Frame, name: str, color: FrameColor) -> tuple[Pixels, tuple[int, ...], tuple[Axis, Axis]]:
+        """The part of a frame that is needed, which of its channels are red, green and blue (or grey), and its axes."""
+        if isinstance(frame, Image.Image):
+            if color is not FrameColor.RGB:
+                raise ImageError(f"{name} is a Pillow image, which knows its colours: leave out color={color.value!r}")
+            return self._part_of_image(plain_image(frame, name))
+        frame = plain_frame(frame, name, color)
+        if color in VIDEO:
+            down, across = self._axes(picture_height(frame, color), frame.shape[1])
+            return video_part(frame, color, down.pixels, across.pixels), (0, 1, 2), (down, across)
+        down, across = self._axes(*frame.shape[:2])
+        part, order = frame[down.pixels, across.pixels], CHANNELS[color][: frame.shape[2]]
+        if part.strides[2] < 0:  # colours turned round by a view: read as they lie, they need not be copied
+            part, order = part[:, :, ::-1], tuple(part.shape[2] - 1 - channel for channel in order)
+        return part, order, (down, across)
+
+    def _part_of_image(self, image: Image.Image) -> tuple[Pixels, tuple[int, ...], tuple[Axis, Axis]]:
+        down, across = self._axes(image.height, image.width)
+        corners = across.pixels.start, down.pixels.start, across.pixels.stop, down.pixels.stop
+        part = np.asarray(image.crop(corners))
+        if part.ndim == 2:
+            return part[:, :, np.newaxis], (0,), (down, across)
+        return part, (0, 1, 2), (down, across)
 
     def weights(self, height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What ``prepare`` does to a frame's geometry, as two matrices: ``down @ frame @ across``, a channel at a time.
 
-        They are Pillow's own answers to single pixels, so they hold for every interpolation. Pillow goes across first,
-        and rounds and clips to 0..255 behind each.
+        They are the numbers that ``prepare`` reckons with. If the interpolation overshoots it goes across first, as Pillow,
+        else down first, and ``down`` gives quarters; it rounds and clips behind each.
 
         Args:
             height: the frame's, in pixels.
@@ -199,45 +214,19 @@ class Preprocessing:
         Returns:
             float32 ``down``, size[0]×height, and ``across``, width×size[1].
         """
-        (across, down), (left, top) = self._geometry((width, height))
+        return matrices(*self._axes(height, width))
 
-        def answers(length: int, resized: int, start: int, kept: int) -> npt.NDArray[np.float32]:
-            pixels = Image.fromarray(np.eye(length, dtype=np.float32))
-            return np.asarray(self._window(pixels, (resized, length), (start, 0), (kept, length)))
+    def _axes(self, height: int, width: int) -> tuple[Axis, Axis]:
+        """What is to become of an image's rows and columns; arithmetic of torchvision's Resize and CenterCrop."""
 
-        return answers(height, down, top, self.size[0]).T, answers(width, across, left, self.size[1])
+        def axis(length: int, kept: int) -> Axis:
+            if self.resize is None:
+                return Axis(length, kept, 0, kept, self.interpolation)
+            shorter = min(height, width)
+            resized = self.resize if length == shorter else int(self.resize * length / shorter)
+            return Axis(length, resized, round((resized - kept) / 2.0), kept, self.interpolation)
 
-    def _fit(self, image: Image.Image) -> Image.Image:
-        """Resizes and crops an image of mode L or RGB to ``size``; arithmetic of torchvision's Resize and CenterCrop.
-
-        Against resizing all of it and then cropping, a pixel may differ by 1 of 255 (one in some millions by 2), because
-        Pillow keeps a box in float32 and so rounds a few halves the other way.
-        """
-        resized, corner = self._geometry(image.size)
-        height, width = self.size
-        return self._window(image, resized, corner, (width, height))
-
-    def _geometry(self, image: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """For an image's width and height: those that it is resized to, and the corner of the crop in that."""
-        height, width = self.size
-        if self.resize is None:
-            return (width, height), (0, 0)
-        shorter = min(image)
-        across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image)
-        return (across, down), (round((across - width) / 2.0), round((down - height) / 2.0))
-
-    def _window(
-        self, image: Image.Image, resized: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
-    ) -> Image.Image:
-        """The part of ``size`` at a corner of an image that would be resized whole; all are across, then down."""
-        (across, down), (left, top), (x, y) = resized, corner, image.size
-        right, bottom = left + size[0], top + size[1]
-        if self.resize is not None and self.interpolation in (Interpolation.BOX, Interpolation.NEAREST):
-            # These weights are steps, and Pillow keeps a box in float32: rounding would choose other pixels at a step.
-            return image.resize(resized, _filter(self.interpolation)).crop((left, top, right, bottom))
-        # Multiplied before divided: the far edge of the image then stays exactly that.
-        box = (left * x / across, top * y / down, right * x / across, bottom * y / down)
-        return _resample(image, size, box, self.interpolation)
+        return axis(height, self.size[0]), axis(width, self.size[1])
 
 
 def plain_image(image: Image.Image, name: str) -> Image.Image:
@@ -266,49 +255,6 @@ def plain_image(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _image_of(frame: object, name: str) -> Image.Image:
-    """Makes a checked array a Pillow image."""
-    if not isinstance(frame, np.ndarray):
-        raise ImageError(f"{name} is of type {type(frame).__name__}: give a uint8 array H×W×3, or a Pillow image")
-    if frame.dtype != np.uint8:
-        raise ImageError(f"{name} has dtype {frame.dtype}: give uint8 0..255, the pixels as the camera gives them")
-    if frame.ndim not in (2, 3):
-        raise ImageError(f"{name} has shape {frame.shape}: give one frame, H×W×3 RGB or H×W grey")
-    if frame.size == 0:
-        raise ImageError(f"{name} has shape {frame.shape}: it is empty, give at least one pixel")
-    channels = frame.shape[2] if frame.ndim == 3 else 1
-    if channels == 4:
-        raise ImageError(f"{name} has 4 channels: give its 3 colours, frame[:, :, :3]")
-    if channels not in (1, 3):
-        raise ImageError(f"{name} has shape {frame.shape}, {channels} channels: give H×W×3 RGB or H×W grey")
-    pixels = frame[:, :, 0] if frame.ndim == 3 and channels == 1 else frame
-    return Image.fromarray(pixels)
-
-
-def _resample(image: Image.Image, size: tuple[int, int], box: Box, interpolation: Interpolation) -> Image.Image:
-    """Resizes the part of an image inside ``box`` to ``size`` (width, height), first across and then down.
-
-    Pillow rounds and clips between the two. Up to version 12 it always goes across first; version 13 chooses by the
-    image's shape, which changes bicubic pixels by up to 20 of 255. One axis a call gives every version the same pixels.
-    """
-    (width, height), (left, top, right, bottom) = size, box
-    beside, above = _reach((right - left) / width), _reach((bottom - top) / height)
-    x, y = max(0, math.floor(left) - beside), max(0, math.floor(top) - above)
-    part = image.crop((x, y, min(image.width, math.ceil(right) + beside), min(image.height, math.ceil(bottom) + above)))
-    kernel = _filter(interpolation)
-    across = part.resize((width, part.height), kernel, box=(left - x, 0, right - x, part.height))
-    return across.resize(size, kernel, box=(0, top - y, width, bottom - y))
-
-
-def _reach(scale: float) -> int:
-    """How many pixels beyond a box the widest filter, Lanczos (support 3), looks at, and one for rounding."""
-    return math.ceil(3 * max(1.0, scale)) + 1
-
-
-def _filter(interpolation: Interpolation) -> Image.Resampling:
-    return Image.Resampling[interpolation.name]
 
 
 def _is_length(value: object) -> TypeGuard[int]:

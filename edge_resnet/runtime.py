@@ -23,7 +23,7 @@ from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import GateError, ImageError, UnavailableError
-from edge_resnet.frames import CameraFrame, FrameColor, FrameFormat, color_named, to_rgb
+from edge_resnet.frames import CameraFrame, FrameColor, FrameFormat, color_named
 from edge_resnet.golden import replay
 from edge_resnet.images import read_image
 from edge_resnet.preprocessing import Preprocessing
@@ -232,9 +232,8 @@ class Runtime:
             return self._as_the_camera_gives(frame, color, name)
         if isinstance(frame, (str, Path)):
             return self.preprocessing.prepare(read_image(Path(frame)), str(frame))
-        if isinstance(frame, np.ndarray) and color is not FrameColor.RGB:
-            frame = to_rgb(frame[:, :, np.newaxis] if frame.ndim == 2 else frame, color)
-        return self.preprocessing.prepare(frame, name)  # type: ignore[arg-type]  # it refuses others
+        array = isinstance(frame, np.ndarray)
+        return self.preprocessing.prepare(frame, name, color if array else FrameColor.RGB)  # type: ignore[arg-type]
 
     def _as_the_camera_gives(self, frame: Frame, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:
         assert self.frames is not None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.errors import ImageError
-from edge_resnet.frames import FrameColor, FrameFormat, to_rgb
+from edge_resnet.frames import VIDEO, FrameColor, FrameFormat, to_rgb, video_part
 
 
 def nv12(height: int, width: int, y: int, cb: int, cr: int) -> np.ndarray:
@@ -65,6 +65,36 @@ def test_pairs_of_pixels_share_their_chroma(color: FrameColor, luma: int) -> Non
     np.testing.assert_array_equal(found, to_rgb(below, FrameColor.NV12))
 
 
+def test_video_is_the_standards_formula_for_each_pixel() -> None:
+    height, width = 150, 46  # more than a strip, and not a whole number of them
+    frame = np.random.default_rng(0).integers(0, 256, (height * 3 // 2, width), np.uint8)
+    found = to_rgb(frame, FrameColor.NV12)
+    for row, column in ((0, 0), (1, 45), (63, 7), (64, 8), (149, 44)):
+        y, cb, cr = (
+            float(frame[row, column]) - 16,
+            float(frame[height + row // 2, column // 2 * 2]) - 128,
+            float(frame[height + row // 2, column // 2 * 2 + 1]) - 128,
+        )
+        # ITU-R BT.601 as most tables print it: 255/219, and 1.402, 0.344, 0.714 and 1.772 times 255/224.
+        rgb = (
+            1.16438 * y + 1.59603 * cr,
+            1.16438 * y - 0.39176 * cb - 0.81297 * cr,
+            1.16438 * y + 2.01723 * cb,
+        )
+        assert np.abs(np.clip(rgb, 0, 255) - found[row, column]).max() < 0.51
+
+
+@pytest.mark.parametrize("color", VIDEO)
+@pytest.mark.parametrize("rows", [(0, 20), (3, 16), (6, 7), (5, 20)])
+@pytest.mark.parametrize("columns", [(0, 14), (1, 14), (4, 9), (13, 14)])
+def test_a_part_of_video_is_that_of_the_whole(
+    color: FrameColor, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, FrameFormat(20, 14, color).shape, np.uint8)
+    found = video_part(frame, color, slice(*rows), slice(*columns))
+    np.testing.assert_array_equal(found, to_rgb(frame, color)[slice(*rows), slice(*columns)])
+
+
 def test_channels_change_places_without_a_copy() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
     for color, wanted in (
@@ -83,12 +113,13 @@ def test_channels_change_places_without_a_copy() -> None:
 @pytest.mark.parametrize(
     ("frame", "color", "message"),
     [
-        (np.zeros((4, 4, 3), np.uint8), FrameColor.RGBA, "uint8 (4, 4, 3): 'rgba' is uint8 H×W×4"),
-        (np.zeros((4, 4, 3), np.float32), FrameColor.RGB, "float32 (4, 4, 3): 'rgb' is uint8 H×W×3"),
-        (np.zeros((4, 4), np.uint8), FrameColor.NV12, "uint8 (4, 4): 'nv12' is uint8 H×W×1"),
-        (np.zeros((6, 5, 1), np.uint8), FrameColor.NV12, "frames of 4×5: 'nv12' has even sides only"),
-        (np.zeros((6, 6, 3), np.uint8), FrameColor.YUYV, "uint8 (6, 6, 3): 'yuyv' is uint8 H×W×2"),
-        (np.zeros((6, 5, 2), np.uint8), FrameColor.UYVY, "frames of 6×5: 'uyvy' has an even width only"),
+        (np.zeros((4, 4, 3), np.uint8), FrameColor.RGBA, "has shape (4, 4, 3): 'rgba' is uint8 H×W×4"),
+        (np.zeros((4, 4, 3), np.float32), FrameColor.RGB, "has dtype float32: give uint8"),
+        (np.zeros((4, 4), np.uint8), FrameColor.NV12, "has shape (4, 4): 'nv12' is 1.5·H rows"),
+        (np.zeros((6, 5, 1), np.uint8), FrameColor.NV12, "has shape (6, 5, 1): 'nv12' is 1.5·H rows"),
+        (np.zeros((10, 4, 1), np.uint8), FrameColor.NV12, "has shape (10, 4, 1): 'nv12' is 1.5·H rows"),
+        (np.zeros((6, 6, 3), np.uint8), FrameColor.YUYV, "has shape (6, 6, 3): 'yuyv' is uint8 H×W×2"),
+        (np.zeros((6, 5, 2), np.uint8), FrameColor.UYVY, "has shape (6, 5, 2): 'uyvy' has an even width only"),
     ],
 )
 def test_a_buffer_of_another_shape_is_refused(frame: np.ndarray, color: FrameColor, message: str) -> None:
