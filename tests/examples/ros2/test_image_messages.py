@@ -64,7 +64,7 @@ def test_every_encoding_is_tried_here() -> None:
         ({"data": bytes(73)}, "4×6 rgb8 with a step of 18 and 73 bytes"),
         ({"height": 0, "data": b""}, "0×6 rgb8 with a step of 18 and 0 bytes"),
         ({"encoding": "nv12"}, "4×6 nv12 with a step of 18 and 72 bytes: step is at least 6, and data 6 times as long"),
-        ({"encoding": "yuyv", "width": 5}, "frames of 4×5: 'yuyv' has an even width only"),
+        ({"encoding": "yuyv", "width": 5}, "a frame has shape (4, 5, 2): 'yuyv' has an even width only"),
     ],
 )
 def test_what_contradicts_itself_is_refused(changes: dict[str, object], text: str) -> None:
