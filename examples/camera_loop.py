@@ -18,7 +18,6 @@ import time
 
 import edge_resnet
 from edge_resnet.camera import open_camera
-from edge_resnet.frames import to_rgb
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     try:
         with edge_resnet.Classifier(given.bundle) as classify, open_camera(given.camera) as camera:
             for frame in camera:
-                best = classify(to_rgb(frame.pixels, frame.color))
+                best = classify(frame)
                 age_ms = 1e3 * (time.monotonic() - frame.captured)
                 print(f"{frame.index:6d}  {best.label:20} {best.probability:6.1%}  {age_ms:5.0f} ms after capture")
             print(camera.stats)

@@ -87,6 +87,8 @@ def _pyav() -> Any:
 def _translated(av: Any, source: Input) -> Iterator[None]:
     try:
         yield
+    except av.error.BlockingIOError:
+        raise
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise source.error(f"{source.name} cannot be read: {reason}") from error
@@ -98,38 +100,45 @@ def _shots(av: Any, container: Any, source: Input, color: FrameColor) -> Generat
     for frame in _frames(av, container, source):
         at_s = None if frame.time is None else float(frame.time)
         first = at_s if first is None else first
+        refusal = None
         try:
             held = pixels(frame, color, source.name)
         except CameraError as error:
-            del frame
-            raise error.with_traceback(None) from None
+            refusal = error.with_traceback(None)
         del frame
+        if refusal is not None:
+            raise refusal
         yield Shot(held, None if at_s is None or first is None else at_s - first)
 
 
 def _frames(av: Any, container: Any, source: Input) -> Iterator[Any]:
     stream = container.streams.video[0]
-    with _translated(av, source):
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.BlockingIOError:  # a device that is not waited for has none yet; the iterator is spent
-                if source.given_up.wait(POLL_S):
-                    return
-                packets = container.demux(stream)
-                continue
-            if packet is None:
+    packets = container.demux(stream)
+    while True:
+        try:
+            frames = _frames_of_next(av, packets, source)
+        except av.error.BlockingIOError:  # a device that is not waited for has none yet; the iterator is spent
+            if source.given_up.wait(POLL_S):
                 return
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                if not source.live:
-                    raise
-                continue
-            del packet
-            while frames:
-                yield frames.pop(0)
+            packets = container.demux(stream)
+            continue
+        if frames is None:
+            return
+        while frames:
+            yield frames.pop(0)
+
+
+def _frames_of_next(av: Any, packets: Iterator[Any], source: Input) -> list[Any] | None:
+    """Decodes the next packet, which has no name here on purpose; ``None`` at the end."""
+    with _translated(av, source):
+        try:
+            return list(next(packets).decode())
+        except StopIteration:
+            return None
+        except av.error.InvalidDataError:
+            if not source.live:
+                raise
+            return []
 
 
 def pixels(frame: Any, color: FrameColor, name: str) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).parents[2] / "support" / "rtsp_server.py"
 QUICK = Retry(connect_s=1.2, stall_s=0.6, first_wait_s=0.1, longest_wait_s=0.4)
 RED, BLUE = (254, 0, 0), (0, 0, 254)
-Server = Callable[[str], "subprocess.Popen[str]"]
+Server = Callable[..., "subprocess.Popen[str]"]
 
 
 def _serves() -> bool:
@@ -44,11 +44,11 @@ def port() -> int:
 
 @pytest.fixture
 def serve(port: int) -> Iterator[Server]:
-    """Starts a server of a pattern on the port; ends all in the end."""
+    """Starts a server of a pattern on the port, by one transport where it is named; ends all in the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(pattern: str) -> subprocess.Popen[str]:
-        command = [SYSTEM_PYTHON, str(SCRIPT), str(port), pattern]
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [SYSTEM_PYTHON, str(SCRIPT), str(port), *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
@@ -72,9 +72,9 @@ def goes_on_until(camera: Camera, color: tuple[int, int, int]) -> int:
     raise AssertionError("a live source ended")
 
 
-@pytest.mark.parametrize("option", ["", "#transport=udp"])
-def test_frames_come_as_they_are_sent(serve: Server, port: int, option: str) -> None:
-    serve("red")
+@pytest.mark.parametrize(("transport", "option"), [("tcp", ""), ("udp", "#transport=udp")])
+def test_frames_come_as_they_are_sent(serve: Server, port: int, transport: str, option: str) -> None:
+    serve("red", transport)
     with open_camera(f"rtsp://127.0.0.1:{port}/live{option}", latest=False, retry=QUICK) as camera:
         frames = [next(camera) for _ in range(15)]
     assert {frame.pixels.shape for frame in frames} == {(240, 320, 3)}

@@ -69,7 +69,7 @@ def test_under_the_latest_policy_it_plays_at_its_own_speed(lossless: Path) -> No
             numbers.append(frame.index)
             time.sleep(0.15)
     assert time.monotonic() - began > (COUNT - 1) / 25
-    assert (np.diff(numbers) > 0).all() and 4 <= len(numbers) <= 12
+    assert (np.diff(numbers) > 0).all() and 2 <= len(numbers) <= 12
     assert camera.stats.captured == COUNT == camera.stats.delivered + camera.stats.dropped
 
 
