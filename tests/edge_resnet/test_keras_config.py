@@ -126,11 +126,18 @@ def probabilities(path: Path, arch: str, frames: Any) -> Any:
         return load_model(arch, path)(torch.from_numpy(frames).permute(0, 3, 1, 2)).softmax(1).numpy()
 
 
+def named(value: Any) -> str:
+    """An id that is the same in every process: functions by their names, not their addresses."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{key}={getattr(each, '__name__', each)}" for key, each in value.items()) or "plain"
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize(
     "options",
     [{}, {"front": augmented}, {"pooled": dropped_out}, {"pooled": average_of_all}],
-    ids=str,
+    ids=named,
 )
 def test_a_model_that_computes_the_same_is_taken(
     options: dict[str, Any], suffix: str, keras: Any, frames: Any, tmp_path: Path
@@ -158,7 +165,7 @@ def test_a_model_that_computes_the_same_is_taken(
         ({"epsilon": 0.1}, r"'batch_normalization\w*' \(BatchNormalization with epsilon 0.1\)"),
         ({"strides": (1, 2, 1)}, r"'conv2d\w*' \(Conv2D of .×. at stride 1×1, dilation 1×1\)"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_model_that_computes_something_else_is_refused(
     options: dict[str, Any], layer: str, suffix: str, keras: Any, tmp_path: Path
