@@ -88,7 +88,7 @@ class TestPairs:
     def test_of_any_weights_fit(self, weight: Array) -> None:
         assert self.largest_pair(integers(CpuScheme(), weight)) <= 128
 
-    @pytest.mark.parametrize("name", set(adversarial()) - {"tiny", "below any FP16 scale", "zero"})
+    @pytest.mark.parametrize("name", sorted(set(adversarial()) - {"tiny", "below any FP16 scale", "zero"}))
     def test_cost_at_most_one_bit(self, name: str) -> None:
         assert np.abs(integers(CpuScheme(), adversarial()[name])).max(1).min() >= 63
 
@@ -128,7 +128,7 @@ def pair_sums(x: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> npt.N
 
 
 class TestModelOfTheInstruction:
-    @pytest.mark.parametrize("name", set(adversarial()) - {"one weight a channel"})
+    @pytest.mark.parametrize("name", sorted(set(adversarial()) - {"one weight a channel"}))
     @pytest.mark.parametrize("pixels", ["bright", "random"])
     def test_our_weights_give_the_exact_sum_in_any_order(self, name: str, pixels: str) -> None:
         random = np.random.default_rng(0)
