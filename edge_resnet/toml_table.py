@@ -35,7 +35,10 @@ def read_toml(path: Path) -> dict[str, object]:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}): give a recipe file") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is no UTF-8 text (byte {error.start}): save it as UTF-8") from error
+        raise RecipeError(
+            f"{path} is no UTF-8 text (byte {error.start}): save it as UTF-8; "
+            "if it is a checkpoint, name it in a recipe, which 'edge-resnet init' writes"
+        ) from error
     except ValueError as error:  # TOMLDecodeError, which tells the line, or a number too long for Python
         raise RecipeError(f"{path} is no valid TOML: {error}") from error
 

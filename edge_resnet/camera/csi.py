@@ -100,6 +100,8 @@ class PipelineSource(Source):
 class CsiSource(PipelineSource):
     """``csi://SENSOR[?size=1280x720&fps=30&flip=0]``: ``nvarguscamerasrc`` through NVIDIA's converter."""
 
+    colors = tuple(GST_FORMATS)
+
     def __init__(self, sensor: int, frames: FrameFormat, fps: int = 30, flip: int = 0) -> None:
         super().__init__(f"camera 'csi://{sensor}'", csi_pipeline(sensor, frames, fps, flip), frames)
 

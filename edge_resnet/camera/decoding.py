@@ -18,12 +18,20 @@ from edge_resnet.camera.source import Shot
 from edge_resnet.errors import CameraError, UnavailableError
 from edge_resnet.frames import SUBSAMPLED, FrameColor
 
-PACKED = {FrameColor.RGB: "rgb24", FrameColor.BGR: "bgr24", FrameColor.RGBA: "rgba", FrameColor.GRAY: "gray"}
+PACKED = {
+    FrameColor.RGB: "rgb24",
+    FrameColor.BGR: "bgr24",
+    FrameColor.RGBA: "rgba",
+    FrameColor.BGRA: "bgra",
+    FrameColor.GRAY: "gray",
+}
 """Colours in one plane → FFmpeg's name of the pixel format."""
 VIDEO = ("yuv420p", "yuv422p", "yuyv422", "uyvy422", "nv12")
 """FFmpeg's formats that NV12 holds without a change of colours; those of full range (``yuvj420p``) are not among them."""
 MATRICES = {FrameColor.NV12: (5, 6), FrameColor.NV12_BT709: (1,)}
 """What a stream may say of its colours: FFmpeg's AVCOL_SPC_BT470BG, _SMPTE170M and _BT709."""
+DECODED = (*PACKED, *MATRICES)
+"""Colours that ``pixels`` gives."""
 SILENT = 2
 """AVCOL_SPC_UNSPECIFIED: the stream does not say; then what was declared holds."""
 FULL_RANGE = 2

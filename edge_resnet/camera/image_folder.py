@@ -21,12 +21,10 @@ MODES = {FrameColor.RGB: "RGB", FrameColor.BGR: "RGB", FrameColor.RGBA: "RGBA", 
 class FolderSource(Source):
     """The images that ``open_images`` finds: a flat folder, or one folder a class, in sorted order."""
 
+    colors = tuple(MODES)
     live = False
 
     def __init__(self, folder: Path, color: FrameColor) -> None:
-        if color not in MODES:
-            known = ", ".join(each.value for each in MODES)
-            raise CameraError(f"folder '{folder}' cannot give color '{color.value}': give one of {known}")
         self.name, self.color, self._folder = f"folder '{folder}'", color, folder
 
     @classmethod

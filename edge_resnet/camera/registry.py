@@ -34,14 +34,16 @@ def source_of(given: str | Path | Iterable[npt.NDArray[np.uint8]], color: FrameC
     """The source that an address, path or iterable means.
 
     Raises:
-        CameraError: its scheme is not known, or the address says something that this source does not have.
+        CameraError: its scheme is not known, or the address or colour is one that this source does not have.
     """
     if not isinstance(given, str | Path):
         return IterableSource(given, color)
     scheme, found, _ = str(given).partition("://")
-    if not found:
-        return SOURCES["folder" if os.path.isdir(given) else "file"].parse(str(given), color)
-    if scheme.lower() not in SOURCES:
+    kind = scheme.lower() if found else "folder" if os.path.isdir(given) else "file"
+    if kind not in SOURCES:
         known = ", ".join(f"{each}://" for each in SOURCES)
         raise CameraError(f"camera '{scheme}://…' has an unknown scheme: give one of {known}, or a path")
-    return SOURCES[scheme.lower()].parse(str(given), color)
+    if color not in SOURCES[kind].colors:
+        known = ", ".join(each.value for each in SOURCES[kind].colors)
+        raise CameraError(f"a {kind}:// camera cannot give color '{color.value}': give one of {known}")
+    return SOURCES[kind].parse(str(given), color)

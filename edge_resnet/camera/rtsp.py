@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from edge_resnet.camera.address import options, shown
-from edge_resnet.camera.decoding import Input, decoded
+from edge_resnet.camera.decoding import DECODED, Input, decoded
 from edge_resnet.camera.source import Shot, Source
 from edge_resnet.errors import CameraError, CameraUnavailableError
 from edge_resnet.frames import FrameColor
@@ -23,6 +23,7 @@ class RtspSource(Source):
     arrives torn; UDP is for networks where one that is late is worse than one that is missing.
     """
 
+    colors = DECODED
     live = True
 
     def __init__(self, url: str, color: FrameColor, transport: str = "tcp") -> None:

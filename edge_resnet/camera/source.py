@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,6 +30,8 @@ class Source(ABC):
     A new source is a subclass and a line in ``registry.SOURCES``.
     """
 
+    colors: ClassVar[Sequence[FrameColor]] = tuple(FrameColor)
+    """That it can give."""
     live: ClassVar[bool]
     """It goes on for ever, and what it gave is gone: to end, fail or fall silent is to be lost."""
     name: str

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from edge_resnet.camera.address import options, size, split, whole
-from edge_resnet.camera.decoding import Input, decoded
+from edge_resnet.camera.decoding import DECODED, Input, decoded
 from edge_resnet.camera.source import Shot, Source
 from edge_resnet.errors import CameraError, CameraUnavailableError
 from edge_resnet.frames import FrameColor
@@ -28,6 +28,7 @@ class V4l2Source(Source):
     ``format`` is FFmpeg's name of a codec or pixel format: ``mjpeg``, ``h264``, ``yuyv422``, ``nv12``, …
     """
 
+    colors = DECODED
     live = True
 
     def __init__(self, device: str, color: FrameColor, wanted: dict[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from urllib.parse import unquote
 
-from edge_resnet.camera.decoding import Input, decoded
+from edge_resnet.camera.decoding import DECODED, Input, decoded
 from edge_resnet.camera.source import Shot, Source
 from edge_resnet.errors import CameraError
 from edge_resnet.frames import FrameColor
@@ -16,6 +16,7 @@ from edge_resnet.frames import FrameColor
 class FileSource(Source):
     """The first video stream of a file, once; a rotation that its metadata asks for is not carried out."""
 
+    colors = DECODED
     live = False
 
     def __init__(self, path: str, color: FrameColor) -> None:

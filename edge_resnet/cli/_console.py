@@ -30,6 +30,9 @@ Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="
 _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 """A file or pipe has no width: tables get room there, and a person's terminal keeps its own."""
 
+LONGEST_WORD = 20
+"""Characters of what a narrow terminal does not break."""
+
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
@@ -48,10 +51,17 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
+        words = all(_is_word(row[index]) for row in rows)
+        table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold", no_wrap=words)
     for row in rows:
         table.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
     _OUT.print(table)
+
+
+def _is_word(cell: object) -> bool:
+    """Short, and without spaces: a target's name or a figure, which nobody could copy from two lines."""
+    text = str(cell)
+    return len(text) <= LONGEST_WORD and " " not in text
 
 
 class BarProgress(Progress):

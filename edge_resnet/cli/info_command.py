@@ -62,4 +62,6 @@ def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(_plain, value[:12]))
         return f"{shown}, … ({len(value)} in all)" if len(value) > 12 else shown
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(each)}" for name, each in value.items()) or "–"
     return "–" if value is None else str(value)

@@ -42,7 +42,11 @@ def run(
 
     end = None if seconds is None else time.monotonic() + seconds
     last: LiveView | None = None
-    with Classifier(bundle, target=target) as classify, open_camera(source) as camera, _screen(json) as show:
+    with (
+        Classifier(bundle, target=target) as classify,
+        open_camera(source, latest=True) as camera,
+        _screen(json) as show,
+    ):
         try:
             for view in watch(classify, camera):
                 last = view

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from videos import needs, numbered, write
 
 from edge_resnet import demo
 from edge_resnet.camera import CameraStats
@@ -63,6 +64,14 @@ def test_a_folder_is_classified_live(
     assert document["age_ms"]["p50"] > 0
     assert document["last"]["label"] in json.dumps(demo.FOLDER.joinpath("labels.txt").read_text())
     assert "frames/s, age" in cli("live", source, "--bundle", demo_bundle, "--target", "cpu").stdout
+
+
+@needs("ffmpeg")
+def test_a_video_plays_at_its_own_speed(demo_bundle: Path, cli_json: Callable[..., Any], tmp_path: Path) -> None:
+    video = write(tmp_path / "a.mkv", numbered(40), "rgb24", "-c:v", "ffv1", "-pix_fmt", "bgr0")
+    document = cli_json("live", video, "--bundle", demo_bundle, "--target", "cpu")
+    assert document["captured"] == 40
+    assert document["per_second"] < 30, "25 frames a second, however fast they are decoded"
 
 
 def test_a_camera_that_is_not_there(demo_bundle: Path, refused: Callable[..., str]) -> None:

@@ -321,7 +321,9 @@ def test_a_syntax_error_tells_the_line(text: str, message: str, folder: Path) ->
 def test_a_file_that_is_no_text(folder: Path) -> None:
     path = folder / "edge-resnet.toml"
     path.write_bytes(b"[model]\narch = '\xff'\n")
-    with pytest.raises(RecipeError, match=r"is no UTF-8 text \(byte 16\): save it as UTF-8"):
+    with pytest.raises(
+        RecipeError, match=r"is no UTF-8 text \(byte 16\): save it as UTF-8; if it is a checkpoint, name it"
+    ):
         load_recipe(path)
 
 

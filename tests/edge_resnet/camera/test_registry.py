@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_resnet.camera import SOURCES, open_camera
@@ -64,8 +65,20 @@ def test_what_means_nothing_is_refused_as_wrong_input(address: Any, message: str
 def test_colours_are_those_of_frames() -> None:
     with pytest.raises(CameraError, match="color is 'yuv': give one of rgb, bgr, rgba, bgra, gray, nv12,"):
         open_camera("clip.mp4", color="yuv")
-    with pytest.raises(CameraError, match=r"folder '.*' cannot give color 'nv12': give one of rgb, bgr, rgba, gray"):
+    with pytest.raises(
+        CameraError, match=r"folder:// camera cannot give color 'nv12': give one of rgb, bgr, rgba, gray"
+    ):
         open_camera(Path(__file__).parent, color="nv12")
+
+
+@pytest.mark.parametrize("address", ["csi://0", "v4l2:///dev/video0", "rtsp://user:secret@host/a", "clip.mp4"])
+def test_a_colour_that_a_source_cannot_give_is_refused_before_it_is_opened(address: str) -> None:
+    """As arrays of one's own and as an engine's frames there is YUYV; nothing that is decoded is brought to it."""
+    with pytest.raises(CameraError, match=r":// camera cannot give color 'yuyv': give one of rgb, bgr, rgba,") as told:
+        open_camera(address, color="yuyv")
+    assert "secret" not in str(told.value)
+    with open_camera([np.zeros((4, 6, 2), np.uint8)], color="yuyv") as camera:
+        assert [frame.pixels.shape for frame in camera] == [(4, 6, 2)]
 
 
 def test_what_is_shown_of_an_address_holds_no_password() -> None:

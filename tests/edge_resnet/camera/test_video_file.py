@@ -39,7 +39,7 @@ def yuv(path: Path, *tags: str, height: int = 34, width: int = 50) -> npt.NDArra
     return frames
 
 
-@pytest.mark.parametrize("color", ["rgb", "bgr", "rgba"])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "rgba", "bgra"])
 def test_every_frame_comes_once_in_order_and_exact(lossless: Path, color: str) -> None:
     with open_camera(lossless, color=color) as camera:
         frames = list(camera)

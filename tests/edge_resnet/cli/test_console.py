@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
+from edge_resnet.cli import _console
 from edge_resnet.cli._console import BarProgress
 
 
@@ -40,3 +42,15 @@ def test_away_from_a_terminal_nothing_is_drawn_and_notes_are_lines() -> None:
     note = "a note that is longer than forty columns stays on one line"
     progress.note(note)
     assert str(console.file.getvalue()).strip() == note  # type: ignore[attr-defined]
+
+
+def test_a_narrow_terminal_breaks_sentences_but_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Console(file=io.StringIO(), width=60)
+    monkeypatch.setattr(_console, "_OUT", narrow)
+    why = "TensorRT compiles only on the device itself: needs an NVIDIA GPU with SM 87"
+    _console.print_table(
+        None, ("target", "kind", "fp", "why"), [("jetson-agx-xavier", "onnxruntime", "fp32 fp16 bf16 int8 fp8", why)]
+    )
+    lines = str(narrow.file.getvalue()).splitlines()  # type: ignore[attr-defined]
+    assert sum("jetson-agx-xavier  onnxruntime" in line for line in lines) == 1
+    assert all(word in "\n".join(lines) for word in why.split()) and max(map(len, lines)) <= 60
