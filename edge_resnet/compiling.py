@@ -149,7 +149,9 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
     precision = bundle.manifest.precision
     if precision in QUANTIZED:
         if engine.scheme != "tensorrt":
-            raise EngineError(f"{path} holds Q/DQ for TensorRT: build it again with --target cpu for the CPU")
+            raise EngineError(
+                f"{path} holds Q/DQ for TensorRT alone; an engine for the CPU is made when it is built, with --target cpu"
+            )
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
     return FLOAT[precision](model)

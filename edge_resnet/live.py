@@ -80,12 +80,12 @@ class LiveWindow:
 
 
 def watch(classify: Classifier, camera: Camera) -> Iterator[LiveView]:
-    """Classifies a camera's newest frames until it ends.
+    """Classifies a camera's frames until it ends: its newest, or every one where it keeps them.
 
     Raises:
         CameraError: the camera failed for good.
     """
     window = LiveWindow(classify.labels)
-    with classify.stream(camera) as predictions:
+    with classify.stream(camera, latest=camera.latest) as predictions:
         for prediction in predictions:
             yield window.view(prediction, predictions.stats.dropped, camera.stats)

@@ -64,6 +64,7 @@ class Camera:
 
     def __init__(self, source: Source, *, latest: bool, retry: Retry | None = None) -> None:
         self.source = source
+        self.latest = latest
         self._retry = retry or Retry()
         self._paced = latest and not source.live
         self._slot = FrameSlot(1 if latest else WAITING, newest_wins=latest)

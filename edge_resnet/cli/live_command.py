@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edge_resnet.cli._console import JsonFlag, print_json
+from edge_resnet.cli._console import JsonFlag, print_json, say
 
 if TYPE_CHECKING:
     from edge_resnet.live import LiveView
@@ -44,7 +44,7 @@ def run(
     last: LiveView | None = None
     with (
         Classifier(bundle, target=target) as classify,
-        open_camera(source, latest=True) as camera,
+        open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
         _screen(json) as show,
     ):
         try:
@@ -56,8 +56,12 @@ def run(
         except KeyboardInterrupt:
             pass  # how a person ends it
         final = camera.stats
+    document = _document(source, last, final.captured, final.dropped)
     if json:
-        print_json(_document(source, last, final.captured, final.dropped))
+        print_json(document)
+    else:
+        answered = f"{document['answered']} of {document['captured']} frames answered"
+        say(f"{answered}, {document['dropped']} dropped for newer ones")
 
 
 def _document(source: str, last: LiveView | None, captured: int, lost: int) -> dict[str, Any]:
