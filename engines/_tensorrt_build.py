@@ -16,6 +16,8 @@ from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
+    import tensorrt
+
     from edge_resnet.engines._tensorrt import TensorRtFamily
 
 MAX_BATCH = DEFAULTS.batches.largest
@@ -37,9 +39,9 @@ class Plan:
 class _Draft:
     """The library's own objects, of one build."""
 
-    builder: Any
-    network: Any
-    config: Any
+    builder: tensorrt.Builder
+    network: tensorrt.INetworkDefinition
+    config: tensorrt.IBuilderConfig
 
 
 def build_plan(
@@ -59,10 +61,14 @@ def build_plan(
     line = family.line(trt)
     typing = line.typing if options.dla_core is None else line.dla_typing
     assert typing is not None  # ``check_options`` has seen that there are DLAs
-    builder = trt.Builder(logger)
-    config = builder.create_builder_config()
-    network = builder.create_network(bits(trt.NetworkDefinitionCreationFlag, typing.creation))
-    parser = trt.OnnxParser(network, logger)  # owns the weights: must live until the engine is built
+    builder: tensorrt.Builder = trt.Builder(logger)
+    config: tensorrt.IBuilderConfig = builder.create_builder_config()
+    network: tensorrt.INetworkDefinition = builder.create_network(
+        bits(trt.NetworkDefinitionCreationFlag, typing.creation)
+    )
+    parser: tensorrt.OnnxParser = trt.OnnxParser(
+        network, logger
+    )  # owns the weights: must live until the engine is built
     if options.dla_core is not None and line.dla_parser_flags:
         parser.set_builder_config(config)
         for name in line.dla_parser_flags:
@@ -98,30 +104,32 @@ def _build(family: type[TensorRtFamily], trt: ModuleType, draft: _Draft, target:
     return bytes(plan)
 
 
-def _parser_errors(parser: Any, line: Line) -> str:
+def _parser_errors(parser: tensorrt.OnnxParser, line: Line) -> str:
     """Every parser error on one line, each with the node that it is about."""
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     return "; ".join(_parser_error(error, line) for error in errors) or NO_REASON
 
 
-def _parser_error(error: Any, line: Line) -> str:
+def _parser_error(error: tensorrt.ParserError, line: Line) -> str:
     named = line.names_nodes and error.node_operator()
     node = f"{error.node_operator()} '{error.node_name()}': " if named else ""
     return one_line(node + error.desc())
 
 
-def _batch_profile(trt: ModuleType, builder: Any, network: Any, batches: BatchRange) -> Any:
+def _batch_profile(
+    trt: ModuleType, builder: tensorrt.Builder, network: tensorrt.INetworkDefinition, batches: BatchRange
+) -> Any:
     """The range of batch sizes for a network's input, once its input and output are known to be right."""
     inputs = [Tensor.of(network.get_input(i)) for i in range(network.num_inputs)]
     outputs = [Tensor.of(network.get_output(i)) for i in range(network.num_outputs)]
     check_tensors(trt, inputs, outputs)
     frame = inputs[0].shape[1:]
-    profile = builder.create_optimization_profile()
+    profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
     sizes = (batches.smallest, batches.typical, batches.largest)
     profile.set_shape(inputs[0].name, *((size, *frame) for size in sizes))
     return profile
 
 
-def _beside_dla(config: Any, network: Any) -> tuple[str, ...]:
+def _beside_dla(config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition) -> tuple[str, ...]:
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return tuple(layer.name for layer in layers if not config.can_run_on_DLA(layer))

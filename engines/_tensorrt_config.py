@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_resnet.engines._tensorrt_versions import Line, Typing
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 MIB = 1 << 20
 _MEMORY = Path("/proc/meminfo")
@@ -38,7 +41,9 @@ def bits(kind: Any, names: Iterable[str]) -> int:
     return sum(1 << int(getattr(kind, name)) for name in names)
 
 
-def configure(trt: ModuleType, line: Line, builder: Any, config: Any, options: BuildOptions) -> None:
+def configure(
+    trt: ModuleType, line: Line, builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, options: BuildOptions
+) -> None:
     """Sets every option that was chosen.
 
     Raises:
@@ -72,7 +77,7 @@ def _flags(options: BuildOptions) -> list[str]:
     return [name for name, wanted in asked.items() if wanted]
 
 
-def _set_hardware(trt: ModuleType, line: Line, config: Any, options: BuildOptions) -> None:
+def _set_hardware(trt: ModuleType, line: Line, config: tensorrt.IBuilderConfig, options: BuildOptions) -> None:
     wanted = options.hardware_compatibility
     if wanted not in line.hardware:
         known = ", ".join(level.value for level in line.hardware)
@@ -82,7 +87,7 @@ def _set_hardware(trt: ModuleType, line: Line, config: Any, options: BuildOption
     config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, line.hardware[wanted])
 
 
-def _set_dla(trt: ModuleType, builder: Any, config: Any, core: int) -> None:
+def _set_dla(trt: ModuleType, builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, core: int) -> None:
     cores = int(builder.num_DLA_cores)
     if core >= cores:
         raise EngineError(f"dla_core is {core}, and TensorRT {trt.__version__} finds {cores} here: leave it out")
@@ -90,25 +95,27 @@ def _set_dla(trt: ModuleType, builder: Any, config: Any, core: int) -> None:
     config.DLA_core = core
 
 
-def _set_timing_cache(config: Any, data: bytes) -> None:
+def _set_timing_cache(config: tensorrt.IBuilderConfig, data: bytes) -> None:
     """Begins with what was measured before; with nothing, where the library does not take it for its own."""
     cache = config.create_timing_cache(data)
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def allow_types(trt: ModuleType, typing: Typing, config: Any, network: Any) -> None:
+def allow_types(
+    trt: ModuleType, typing: Typing, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition
+) -> None:
     """Allows a weakly typed network the types that its graph states."""
     for name in sorted({flag for kind in _types(trt, network) for flag in typing.flags.get(kind, ())}):
         config.set_flag(getattr(trt.BuilderFlag, name))
 
 
-def is_quantized(trt: ModuleType, network: Any) -> bool:
+def is_quantized(trt: ModuleType, network: tensorrt.INetworkDefinition) -> bool:
     """Whether anything in the network is."""
     return "INT8" in _types(trt, network)
 
 
-def _types(trt: ModuleType, network: Any) -> set[str]:
+def _types(trt: ModuleType, network: tensorrt.INetworkDefinition) -> set[str]:
     """Names in ``DataType`` of all that the layers give; INT8 also for what is dequantized from constants."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     found = {layer.get_output(index).dtype.name for layer in layers for index in range(layer.num_outputs)}

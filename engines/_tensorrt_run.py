@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from edge_resnet.engines.cuda.memory import DeviceBuffer, MappedTensor, StagedTe
 from edge_resnet.engines.cuda.work import Event, Graph, Stream
 from edge_resnet.engines.engine import Answers, Frames, InputSpec, Phases
 from edge_resnet.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,8 +49,8 @@ class Plan:
         self.product, self.api = product, api
         logger = logger_of(trt)
         with api.current(), logger.fresh():
-            self._runtime = trt.Runtime(logger)
-            self.engine = self._runtime.deserialize_cuda_engine(data)
+            self._runtime: tensorrt.Runtime = trt.Runtime(logger)
+            self.engine: tensorrt.ICudaEngine = self._runtime.deserialize_cuda_engine(data)
             self.errors = logger.errors
             if self.engine is None:
                 raise EngineError(f"{product} {trt.__version__} cannot load the engine: {self.reason()}")
@@ -93,7 +96,7 @@ class Worker:
             resources.callback(self._stream.close)
             self._allocate(resources)
             with plan.api.current():
-                self._context = plan.engine.create_execution_context()
+                self._context: tensorrt.IExecutionContext = plan.engine.create_execution_context()
             if self._context is None:
                 raise EngineError(f"{plan.product} cannot make an execution context: {plan.reason()}")
             resources.callback(self._forget)
