@@ -51,7 +51,8 @@ def test_the_contract_of_the_bindings_holds(driver: Path) -> None:
     ended = run(driver, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/cuda/test_api.py")
     assert ended.returncode == 0, ended.stdout
     assert "passed" in ended.stdout
-    assert "cuda-bindings" not in ended.stdout, "nothing of cuda-bindings was skipped"
+    skipped = [line for line in ended.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert not any("cuda-bindings" in line for line in skipped), "nothing of cuda-bindings may be skipped"
 
 
 @pytest.mark.parametrize(
