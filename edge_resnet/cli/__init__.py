@@ -28,6 +28,7 @@ COMMANDS = (
     "embed",
     "bench",
     "compare",
+    "report",
     "live",
     "estimate",
     "info",
@@ -85,6 +86,6 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 _EXTRAS = {
-    **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
+    **dict.fromkeys(("jinja2", "onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
     "matplotlib": "pip install 'edge-resnet[plots]'",
 }

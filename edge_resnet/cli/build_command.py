@@ -51,7 +51,7 @@ def run(
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
-        _show(result.to_json(), result.bundle)
+        _show(result.to_json(), result.bundle, result.report)
         for each in result.targets:
             if each.accuracy is not None:
                 print_accuracy(each.accuracy)
@@ -76,7 +76,7 @@ def _with_flags(
     return replace(recipe, build=made, accuracy=replace(recipe.accuracy, strict=strict or recipe.accuracy.strict))
 
 
-def _show(document: dict[str, object], bundle: str | None) -> None:
+def _show(document: dict[str, object], bundle: str | None, report: str | None) -> None:
     targets = document["targets"]
     assert isinstance(targets, list)
     print_table(
@@ -96,3 +96,5 @@ def _show(document: dict[str, object], bundle: str | None) -> None:
         if each["next"]:
             say(f"{each['target']}: next, on the device: {each['next']}")
     say(f"wrote {bundle}" if bundle else "nothing was written")
+    if report:
+        say(f"wrote {report}: why to trust it")
