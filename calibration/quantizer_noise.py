@@ -147,7 +147,9 @@ def _switches(graph: ir.Graph) -> list[_Switch]:
     for q in (node for node in graph if node.op_type == "QuantizeLinear"):
         scale, zero = _number(q, 1), _number(q, 2)
         if zero != 0 or zero.dtype != np.int8:
-            raise CalibrationError(f"'{q.name}' has a zero point or another type: give a graph of the tensorrt scheme")
+            raise CalibrationError(
+                f"'{q.outputs[0].name}' has a zero point or another type: give a graph of the tensorrt scheme"
+            )
         source = data(q)
         maker = source.producer()
         if maker is not None and maker.op_type == "Pad":
@@ -165,7 +167,7 @@ def _leave_a_way_round(graph: ir.Graph, on: ir.Value, q: ir.Node, dq: ir.Node, s
     rounded = dq.outputs[0]
     readers = list(rounded.uses())
     bounds = [
-        _constant(graph, f"{dq.name}.{side}", np.array(steps * scale, np.float32))
+        _constant(graph, f"{rounded.name}.{side}", np.array(steps * scale, np.float32))
         for side, steps in (("lowest", LOWEST), ("highest", HIGHEST))
     ]
     clip = ir.node("Clip", [data(q), *bounds])

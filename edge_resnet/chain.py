@@ -48,7 +48,7 @@ class BuildResult:
     bundle: str | None
     """The bundle's path; None when no target could be built and nothing was written."""
     report: str | None
-    """The path of the page about it; None when it could not be written."""
+    """The path of the page about it; None when none was asked for, or it could not be written."""
     precision: str
     targets: tuple[TargetResult, ...]
     stages: tuple[Stage, ...]
@@ -109,8 +109,9 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             write_bundle(recipe.build.output, manifest, members)
-        with stages.stage("report"):
-            page = _report(recipe, evaluation, built, stages)
+        if recipe.build.report:
+            with stages.stage("report"):
+                page = _report(recipe, evaluation, built, stages)
         notes = (each.engine.note_on(each.precision) for each in wanted)
         for note in dict.fromkeys((*source.changes, *filter(None, notes))):
             stages.progress.note(note)

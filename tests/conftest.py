@@ -52,6 +52,7 @@ effort = "{effort}"
 {accuracy}
 
 [build]
+report = false
 {build}
 """
 
@@ -91,7 +92,7 @@ def small_recipe(few: Path, tmp_path: Path) -> Recipe:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(targets=("cpu",), output=tmp_path / "model.edge"),
+        build=BuildRecipe(targets=("cpu",), output=tmp_path / "model.edge", report=False),
     )
 
 

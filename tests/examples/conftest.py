@@ -21,7 +21,7 @@ def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(targets=("cpu",), output=path),
+        build=BuildRecipe(targets=("cpu",), output=path, report=False),
     )
     edge_resnet.build(recipe)
     return path
