@@ -1,15 +1,16 @@
-const STREAM_AGAIN_MS = 1500, SPEAK_MS = 4000;
+const AGAIN_MS = 1500, UNHEARD_MS = 4000, SPEAK_MS = 4000;
 const at = (id) => document.getElementById(id);
 const ms = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
 const count = (value) => value.toLocaleString("en").replaceAll(",", " ");
 const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
-let facts = null, moment = null, steps = [], paused = false, connection = null, spokenAt = 0;
+let facts = null, moment = null, steps = [], paused = false, connection = null, heardAt = 0, spokenAt = 0;
 
 // The connection: what the server sends, and what is said when it does not.
 
 function connect() {
+  heardAt = Date.now();
   connection = new EventSource("events");
   connection.addEventListener("hello", (event) => {
     facts = JSON.parse(event.data);
@@ -18,29 +19,32 @@ function connect() {
     if (!paused) play();
   });
   connection.addEventListener("moment", (event) => {
+    heardAt = Date.now();
     moment = JSON.parse(event.data);
     steps.push(...moment.steps);
     steps = steps.filter((step) => step[0] >= moment.number - facts.steps);
-    if (moment.status === "stopped") again("stopped");
+    if (moment.status === "stopped") reconnect();
     else if (!paused) draw();
     else report();
   });
-  connection.onerror = async () => again(moment?.status === "stopped" ? "stopped" : await whyNot());
+  connection.onerror = reconnect;
 }
 
-function again(status) {
-  connection.close();
-  say(status);
-  setTimeout(connect, STREAM_AGAIN_MS);
-}
+// A connection that was cut in silence gives no error: it is only never heard of again.
+setInterval(() => { if (connection && Date.now() - heardAt > UNHEARD_MS) reconnect(); }, 1000);
 
-async function whyNot() {
+async function reconnect() {
+  if (!connection) return;
   connection.close();
-  try {
-    return (await fetch("./", { method: "HEAD" })).status === 403 ? "refused" : "away";
-  } catch {
-    return "away";
+  connection = null;
+  say(moment?.status === "stopped" ? "stopped" : "away");
+  let answer = null;
+  while (!answer?.ok) {
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    answer = await fetch("./", { method: "HEAD", signal: AbortSignal.timeout(UNHEARD_MS) }).catch(() => null);
+    if (answer?.status === 403) say("refused");
   }
+  connect();
 }
 
 const WORDS = {
@@ -106,7 +110,7 @@ function hold() {
   video.removeAttribute("src");
 }
 
-at("video").addEventListener("error", () => setTimeout(() => { if (!paused && !document.hidden) play(); }, STREAM_AGAIN_MS));
+at("video").addEventListener("error", () => setTimeout(() => { if (!paused && !document.hidden) play(); }, AGAIN_MS));
 document.addEventListener("visibilitychange", () => { if (!paused) document.hidden ? hold() : play(); });
 
 function pause() {
