@@ -6,6 +6,6 @@
             for view in watch(classify, camera):
                 board.put(view)
 
-Needs starlette and uvicorn, the extra ``web``. The loop only leaves what it found: pictures, FP32 and browsers have threads
-of their own, which stand back behind it.
+Needs starlette and uvicorn, the extra ``web``. The loop only leaves what it found, without waiting for anybody: pictures,
+FP32 and browsers have threads of their own, and the first two stand back behind it.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -76,16 +77,18 @@ class Board:
             self._beside = NewestWorker(Fp32Beside(opened, classify.labels), COMPARISONS, "edge-resnet-fp32")
         self._lock = threading.Lock()
         self._view: LiveView | None = None
+        self._fresh: deque[tuple[float, Prediction]] = deque()
         self._started = self._seen = time.monotonic()
         self._history = History(self._started)
         self._end: Status | None = None
 
     def put(self, view: LiveView) -> None:
         """Takes the newest moment."""
-        now = time.monotonic()
-        with self._lock:
-            self._view, self._seen = view, now
-            self._history.put(view.prediction, now)
+        self._view = view
+        self._fresh.append((time.monotonic(), view.prediction))
+        if self._lock.acquire(blocking=False):  # else a browser is being told, and takes this one along the next time
+            self._take_fresh()
+            self._lock.release()
         self.pictures.put(view.prediction)
         if self._beside is not None:
             self._beside.put(view.prediction)
@@ -121,6 +124,7 @@ class Board:
         """What is now, with the history's steps after one of this number."""
         now = time.monotonic()
         with self._lock:
+            self._take_fresh()
             view, silent_s = self._view, now - self._seen
             steps, number = self._history.since(after, now), self._history.number(now)
         camera = self._camera.stats
@@ -139,6 +143,12 @@ class Board:
             "view": None if view is None else _view_json(view),
             "compared": self._compared(),
         }
+
+    def _take_fresh(self) -> None:
+        """Takes what was put since, whoever holds the lock."""
+        while self._fresh:
+            self._seen, prediction = self._fresh.popleft()
+            self._history.put(prediction, self._seen)
 
     def _status(self, view: LiveView | None, silent_s: float, camera: CameraStats) -> Status:
         if self._end is not None:

@@ -15,7 +15,8 @@ from edge_resnet.classifier import Prediction
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 NICENESS = 10
-"""Of threads that stand back: where processors are few, the loop gets ten times their share (sched(7))."""
+"""Of threads that stand back: where processors are few, the loop gets ten times their share (sched(7)). Only for work that
+is done outside Python's lock: a thread that is kept from running while it holds that one keeps the loop too."""
 
 
 class NewestWorker(Generic[Result]):
@@ -34,71 +35,56 @@ class NewestWorker(Generic[Result]):
         self.result: Result | None = None
         self.failure: str | None = None
         self._work, self._pause_s = work, 1 / per_second
-        self._changed = threading.Condition()
-        self._closing = threading.Event()
         self._newest: Prediction | None = None
+        self._lock = threading.Lock()
         self._watchers = 0
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, prediction: Prediction) -> None:
-        """Leaves a prediction for it."""
-        with self._changed:
-            self._newest = prediction
-            self._changed.notify()
+        """Leaves a prediction for it. There is no lock here: whoever held it might be kept from running by others."""
+        self._newest = prediction
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Somebody watches, as long as the block lasts."""
-        with self._changed:
+        with self._lock:
             self._watchers += 1
-            self._changed.notify()
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._watchers -= 1
 
     @property
     def watchers(self) -> int:
         """How many watch."""
-        with self._changed:
-            return self._watchers
+        return self._watchers
 
     def close(self) -> None:
         """Ends it, and waits for the work at hand."""
         self._closing.set()
-        with self._changed:
-            self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        stand_back()
+        _stand_back()
         done: Prediction | None = None
-        while (prediction := self._next(done)) is not None:
-            started = time.monotonic()
-            try:
-                self.result = self._work(prediction)
-            except Exception as error:  # whatever it is, the loop goes on, and the page says what is missing
-                _LOG.warning("%s: %s", self._thread.name, error)
-                self.failure = str(error)
-                return
-            done = prediction
+        took = 0.0
+        while not self._closing.wait(max(took, self._pause_s - took)):
+            started, prediction = time.monotonic(), self._newest
+            if self._watchers and prediction is not None and prediction is not done:
+                try:
+                    self.result = self._work(prediction)
+                except Exception as error:  # whatever it is, the loop goes on, and the page says what is missing
+                    _LOG.warning("%s: %s", self._thread.name, error)
+                    self.failure = str(error)
+                    return
+                done = prediction
             took = time.monotonic() - started
-            self._closing.wait(max(took, self._pause_s - took))
-
-    def _next(self, done: Prediction | None) -> Prediction | None:
-        """The next prediction, waited for; None once it is closed."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._closing.is_set() or (self._watchers and self._newest is not None and self._newest is not done)
-                )
-            )
-            return None if self._closing.is_set() else self._newest
 
 
-def stand_back() -> None:
+def _stand_back() -> None:
     """Lets other threads go before this one, and before those that it starts from now on."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -16,7 +16,6 @@ from edge_resnet.errors import UnavailableError
 from edge_resnet.web.access import Guarded, Loopback, Token
 from edge_resnet.web.app import application
 from edge_resnet.web.board import Board
-from edge_resnet.web.newest import stand_back
 
 CONNECTIONS = 64
 """At once; a browser has two. The next are told to come again."""
@@ -68,7 +67,7 @@ def serving(board: Board, address: Address) -> Iterator[str]:
             timeout_graceful_shutdown=GOODBYE_S,
         )
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=_serve, args=(server, listener), name="edge-resnet-web", daemon=True)
+        thread = threading.Thread(target=server.run, args=([listener],), name="edge-resnet-web", daemon=True)
         thread.start()
         try:
             query = "" if token is None else f"?token={token}"
@@ -77,11 +76,6 @@ def serving(board: Board, address: Address) -> Iterator[str]:
             board.close()
             server.should_exit = True
             thread.join()
-
-
-def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    stand_back()
-    server.run(sockets=[listener])
 
 
 def _listening(address: Address) -> socket.socket:

@@ -62,7 +62,7 @@ function report() {
   const { status } = moment;
   let trouble = WORDS[status][1];
   if (status === "silent") trouble = `${facts.source} ${trouble} ${moment.silent_s.toFixed(0)} s.`;
-  if (status === "lost") trouble = `${moment.error ?? "The camera is gone"}. It is tried again until it is back; what is shown was its last.`;
+  if (status === "lost") trouble = `${moment.error ?? "The camera is gone"}. It is tried again until it is back. What is shown is the last that it gave.`;
   say(status, trouble);
 }
 
