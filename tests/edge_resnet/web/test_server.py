@@ -19,6 +19,7 @@ from live_page import Plugged, Running, live_page, until
 from PIL import Image
 
 from edge_resnet.errors import UnavailableError
+from edge_resnet.frames import FrameColor
 from edge_resnet.web.access import HEADERS
 from edge_resnet.web.document import document
 from edge_resnet.web.server import Address
@@ -105,6 +106,18 @@ def test_browsers_that_go_are_noticed_and_one_that_does_not_read_holds_nobody_up
     assert get(running.url).status == 200
     stuck.close()
     until(lambda: running.board.pictures.watchers == 0)
+
+
+def test_a_browser_that_takes_nothing_any_more_has_gone(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a laptop whose lid was shut: its connection stands, and nobody reads."""
+    monkeypatch.setattr("edge_resnet.web.server.GONE_MS", 500)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 720, 1280, 3), np.uint8)  # large pictures
+    with live_page(int8_bundle, Plugged(noise, FrameColor.RGB)) as found:
+        here = urlsplit(found.url)
+        with socket.create_connection((here.hostname, here.port)) as stuck:
+            stuck.sendall(b"GET /video HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(lambda: found.board.pictures.watchers == 1)
+            until(lambda: found.board.pictures.watchers == 0, 20)
 
 
 def test_a_head_of_what_has_no_end_is_all_there_is(running: Running) -> None:
