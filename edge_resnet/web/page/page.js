@@ -219,7 +219,7 @@ function frameOf(svg, highest, label) {
     parts.push(`<text x="${EDGE.left - 8}" y="${line + 4}" text-anchor="end">${label((highest * i) / 4)}</text>`);
   }
   const span = facts.steps * facts.step_s;
-  for (let ago = 0; ago <= span; ago += span / 4) {
+  for (let ago = 0; ago <= span; ago += span / (width < 340 ? 2 : 4)) {
     const place = x(moment.number - ago / facts.step_s);
     parts.push(`<text x="${place}" y="${height - 4}" text-anchor="${ago === 0 ? "end" : ago === span ? "start" : "middle"}">${ago ? `−${ago} s` : "now"}</text>`);
   }
