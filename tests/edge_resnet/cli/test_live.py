@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,8 @@ def test_without_the_extra_it_says_what_to_install(
     assert line == "this command needs uvicorn, which is not installed: pip install 'edge-resnet[web]'"
 
 
-def started(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command in a process of its own, and the URL that it prints first."""
     process = subprocess.Popen(
         [EDGE_RESNET, "live", *arguments, "--target", "cpu", "--web", "--port", "0", "--json"],
@@ -73,18 +74,21 @@ def started(*arguments: str | Path) -> tuple[subprocess.Popen[str], str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    url, elsewhere, ending = (process.stderr.readline().strip() for _ in range(3))
-    port = url.rpartition(":")[2].strip("/")
-    assert f"ssh -L {port}:localhost:{port}" in elsewhere and ending == "Ctrl-C ends it"
-    return process, url
+    try:
+        assert process.stderr is not None
+        url, elsewhere, ending = (process.stderr.readline().strip() for _ in range(3))
+        port = url.rpartition(":")[2].strip("/")
+        assert f"ssh -L {port}:localhost:{port}" in elsewhere and ending == "Ctrl-C ends it"
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_ctrl_c_ends_the_page_and_its_numbers_are_printed(int8_bundle: Path) -> None:
-    process, url = started(demo.TEST / "sneaker", "--bundle", int8_bundle)
-    with process:
-        assert b"<title>edge-resnet live" in urllib.request.urlopen(url).read()
-        watching = urllib.request.urlopen(url + "events")  # and Ctrl-C ends it although somebody watches
+    with started(demo.TEST / "sneaker", "--bundle", int8_bundle) as (process, url):
+        assert b"<title>edge-resnet live" in urllib.request.urlopen(url, timeout=10).read()
+        watching = urllib.request.urlopen(url + "events", timeout=10)  # and Ctrl-C ends it although somebody watches
         while b'"status":"ended"' not in watching.readline():
             pass
         process.send_signal(signal.SIGINT)
@@ -95,21 +99,23 @@ def test_ctrl_c_ends_the_page_and_its_numbers_are_printed(int8_bundle: Path) -> 
 
 
 def test_the_clock_ends_a_page_whose_source_has_ended(int8_bundle: Path) -> None:
-    process, _ = started(demo.TEST / "sneaker", "--bundle", int8_bundle, "--seconds", "1")
-    with process:
+    with started(demo.TEST / "sneaker", "--bundle", int8_bundle, "--seconds", "1") as (process, _):
         out, err = process.communicate(timeout=15)
     assert process.returncode == 0, err
     assert json.loads(out)["answered"] > 0
 
 
-def test_the_clock_ends_a_camera_that_gives_no_frame(
-    int8_bundle: Path, cli_json: Callable[..., dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_clock_ends_a_camera_that_gives_no_frame(int8_bundle: Path, tmp_path: Path) -> None:
     """A process in the camera's place that gives one frame, and then is silent."""
     (tmp_path / "gst-launch-1.0").write_text("#!/bin/sh\nhead -c 2764800 /dev/zero\nexec sleep 60\n")
     (tmp_path / "gst-launch-1.0").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    start = time.monotonic()
-    document = cli_json("live", "csi://0", "--bundle", int8_bundle, "--target", "cpu", "--seconds", 1)
-    assert (document["answered"], document["captured"]) == (1, 1)
-    assert 1 <= time.monotonic() - start < 4, "and not the 5 s after which the camera counts as lost"
+    done = subprocess.run(
+        [EDGE_RESNET, "live", "csi://0", "--bundle", int8_bundle, "--target", "cpu", "--seconds", "1", "--json"],
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        timeout=20,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = json.loads(done.stdout)
+    assert (document["answered"], document["captured"]) == (1, 1), "and none of a second connection, after 5 s"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -138,17 +138,16 @@ def test_a_lost_camera_is_said_and_so_is_its_return(int8_bundle: Path, ten_frame
 def test_it_goes_on_by_itself_when_the_command_is_started_again(
     int8_bundle: Path, fp32_bundle: Path, ten_frames: Frames, look: Look
 ) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames)) as running:
-        address = Address(port=urlsplit(running.url).port or 0)
-        looking = look(running.url, complains=True)  # a browser tells of every connection that is refused
-        seen = looking.__enter__()
-        is_live(seen.page)
-    expect(seen.page.locator("#status")).to_have_text("Stopped")
-    with live_page(fp32_bundle, Plugged(ten_frames), address) as again:
-        is_live(seen.page)
-        until(lambda: again.board.pictures.watchers == 1)
-        expect(seen.page.locator("#compare-card")).to_be_hidden()
-    looking.__exit__(None, None, None)
+    with ExitStack() as looking:
+        with live_page(int8_bundle, Plugged(ten_frames)) as running:
+            address = Address(port=urlsplit(running.url).port or 0)
+            seen = looking.enter_context(look(running.url, complains=True))  # of every connection that is refused
+            is_live(seen.page)
+        expect(seen.page.locator("#status")).to_have_text("Stopped")
+        with live_page(fp32_bundle, Plugged(ten_frames), address) as again:
+            is_live(seen.page)
+            until(lambda: again.board.pictures.watchers == 1)
+            expect(seen.page.locator("#compare-card")).to_be_hidden()
 
 
 def test_a_connection_that_is_cut_without_a_word(int8_bundle: Path, look: Look) -> None:
@@ -165,8 +164,9 @@ def test_a_connection_that_is_cut_without_a_word(int8_bundle: Path, look: Look) 
         "--port",
         "0",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
         with look(process.stdout.readline().strip(), complains=True) as seen:
             expect(seen.page.locator("#status")).to_have_text("Ended")
             process.send_signal(signal.SIGSTOP)
@@ -175,21 +175,24 @@ def test_a_connection_that_is_cut_without_a_word(int8_bundle: Path, look: Look) 
             expect(seen.page.locator("#status")).to_have_text("Ended")
             process.kill()
             expect(seen.page.locator("#status")).to_have_text("Not reachable")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_token_stays_out_of_sight_and_a_stale_one_is_told(
     int8_bundle: Path, ten_frames: Frames, look: Look
 ) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as running:
-        port = urlsplit(running.url).port or 0
-        looking = look(f"http://127.0.0.1:{port}/?{urlsplit(running.url).query}", complains=True)
-        seen = looking.__enter__()
-        is_live(seen.page)
-        assert seen.page.url == f"http://127.0.0.1:{port}/"
-    with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", port)):
-        expect(seen.page.locator("#status")).to_have_text("No access")
-        expect(seen.page.get_by_role("alert")).to_contain_text("open the new address")
-    looking.__exit__(None, None, None)
+    with ExitStack() as looking:
+        with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as running:
+            port = urlsplit(running.url).port or 0
+            here = f"http://127.0.0.1:{port}/"
+            seen = looking.enter_context(look(f"{here}?{urlsplit(running.url).query}", complains=True))
+            is_live(seen.page)
+            assert seen.page.url == here
+        with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", port)):
+            expect(seen.page.locator("#status")).to_have_text("No access")
+            expect(seen.page.get_by_role("alert")).to_contain_text("open the new address")
 
 
 def test_the_space_bar_holds_it(int8_bundle: Path, ten_frames: Frames, look: Look) -> None:
