@@ -17,10 +17,10 @@ from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
+from edge_resnet.loading import find_engine
 from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.progress import Progress
-from edge_resnet.runtime import find_engine
 
 
 def check_file(

@@ -13,7 +13,7 @@ from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
 from edge_resnet.golden import replay
-from edge_resnet.runtime import find_engine
+from edge_resnet.loading import find_engine
 
 
 def inspect_file(path: Path) -> dict[str, Any]:

@@ -117,6 +117,10 @@ class OrtEngine(Engine):
     def why_not_run(cls, target: Target) -> str | None:
         return None
 
+    @classmethod
+    def library(cls) -> tuple[str, str]:
+        return "onnxruntime", str(onnxruntime.__version__)
+
     def device(self) -> str:
         return cpu_name()
 
