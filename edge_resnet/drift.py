@@ -3,9 +3,11 @@
 A monitor keeps the last ``window`` frames in numbers (``drift_reference``) and compares the distribution of each number
 with the reference's by the population stability index, PSI = Σ (p − q) · ln(p / q) over ten bins (Siddiqi, "Credit Risk
 Scorecards", 2006; Kullback's J divergence). Its customary reading: below 0.1 no change, above 0.25 a shift that wants
-action. Two samples of one population have a PSI of about (bins − 1) · (1/n + 1/m) on average (Yurdakul and Naranjo,
-"Statistical properties of the population stability index", 2020); that is taken off first, so that the reading does not
-depend on the window. An empty bin counts as half a frame.
+action. Of two samples of one population, of n and m, PSI / (1/n + 1/m) has about the chi-squared distribution of (bins − 1)
+degrees of freedom (Yurdakul and Naranjo, "Statistical properties of the population stability index", 2020). Its mean is
+taken off first, so that the reading does not depend on the window, and a number has drifted only where ``ERRORS`` of its
+standard deviations are passed too: with 256 of each that is 0.2, and of few images only a larger shift is certain. An empty
+bin counts as half a frame.
 
 The index compares populations: a window has to hold what the camera usually meets. A robot that stands still sees one
 scene, which is no sample of anything. So take one frame in ``every``, such that the window spans minutes to hours.
@@ -14,6 +16,7 @@ scene, which is no sample of anything. So take one frame in ``every``, such that
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -29,8 +32,9 @@ _LOG = logging.getLogger(__name__)
 
 ENTER = 0.25
 """PSI from which a number has drifted."""
-LEAVE = 0.1
-"""PSI below which it is back: far enough under ``ENTER`` that a number at the limit does not come and go."""
+ERRORS = 6
+BACK = 0.4
+"""It is back below this part of what it had to pass: a number at the limit does not come and go."""
 STEP = 8
 """Frames between two comparisons."""
 
@@ -89,7 +93,9 @@ class _Window:
         self._values, self._bins = np.zeros(size), np.zeros(size, np.intp)
         self._counts, self._seen = np.zeros(len(self._usual.shares)), 0
         self._log_usual = np.log(self._smoothed(np.array(self._usual.shares) * reference.images))
-        self._chance = (len(self._counts) - 1) * (1 / size + 1 / reference.images)
+        freedom, scale = len(self._counts) - 1, 1 / size + 1 / reference.images
+        self._chance = freedom * scale
+        self.enter = max(ENTER, ERRORS * math.sqrt(2 * freedom) * scale)
         self.drifted = False
 
     @staticmethod
@@ -128,7 +134,7 @@ class _Window:
         psi = self.psi()
         before = self.drifted
         if psi is not None:
-            self.drifted = psi >= (LEAVE if before else ENTER)
+            self.drifted = psi >= (BACK * self.enter if before else self.enter)
         return self.drifted is not before
 
 

@@ -138,6 +138,8 @@ class Runtime:
         self.preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
         self.frames = found.frames
         """What the camera gives, where the engine's graph prepares frames itself: then it takes no others."""
+        self.device = self.engine.device()
+        """What the engine runs on, in words."""
         self._watchers: tuple[Watcher, ...] = ()
         self._lock, self._counts = Lock(), Counter[str]()
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from edge_resnet import Classifier, demo
 from edge_resnet.bundle import Bundle, open_bundle, write_bundle
-from edge_resnet.drift import ENTER, LEAVE, STEP, DriftChange, DriftMonitor
+from edge_resnet.drift import BACK, ENTER, STEP, DriftChange, DriftMonitor
 from edge_resnet.drift_reference import MEMBER, Reference, answer_numbers, frame_numbers
 from edge_resnet.engines.ort import OrtEngine
 from edge_resnet.errors import BundleError
@@ -126,10 +126,18 @@ def test_a_number_at_the_limit_does_not_come_and_go(bundle: Bundle, frames: Fram
     """Between the two thresholds it stays what it was."""
     monitor = DriftMonitor(bundle, window=128)
     window = monitor._windows["brightness"]
-    for psi, drifted in ((0.2, False), (ENTER, True), (0.2, True), (LEAVE, True), (0.09, False), (0.24, False)):
-        window.psi = lambda psi=psi: psi  # type: ignore[method-assign]
+    for part, drifted in ((0.8, False), (1, True), (0.8, True), (BACK, True), (0.39, False), (0.99, False)):
+        window.psi = lambda part=part: part * window.enter  # type: ignore[method-assign]
         window.changed()
         assert window.drifted is drifted
+
+
+def test_of_few_images_only_a_large_shift_is_certain(bundle: Bundle, quick_bundle: Path) -> None:
+    """Six standard deviations of chi-squared of nine degrees, √18, over n and m; else 0.25."""
+    few, many = open_bundle(quick_bundle), DriftMonitor(bundle, window=512)
+    assert many._windows["brightness"].enter == ENTER
+    small = DriftMonitor(few, window=64)._windows["brightness"]
+    assert small.enter == pytest.approx(6 * math.sqrt(18) * (1 / 64 + 1 / 30))
 
 
 def test_a_window_of_one_scene_is_no_sample(
