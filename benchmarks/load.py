@@ -1,6 +1,6 @@
 """Many threads through one Classifier, many clients through the HTTP service: no wrong answer, and no memory that grows.
 
-    python benchmarks/load.py [--bundle model.edge] [--threads 8] [--requests 10000] [--clients 64] [--each 200]
+    python benchmarks/load.py [--bundle model.edge] [--threads 8] [--requests 10000] [--clients 64] [--each 500]
 
 The demo's bundle on the CPU, unless another is given, and pictures of the demo. Each answer is compared with the one that
 the picture got alone, before: logits bit by bit, the service's JSON value by value. Resident memory is read off ``/proc`` a
@@ -189,7 +189,7 @@ def main() -> int:
     arguments.add_argument("--threads", type=int, default=8)
     arguments.add_argument("--requests", type=int, default=10_000, help="of each thread")
     arguments.add_argument("--clients", type=int, default=64)
-    arguments.add_argument("--each", type=int, default=200, help="requests of each client")
+    arguments.add_argument("--each", type=int, default=500, help="requests of each client")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = chosen.bundle or _demo(Path(folder) / "demo.edge")

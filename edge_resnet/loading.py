@@ -17,12 +17,13 @@ import numpy as np
 
 from edge_resnet.bundle import MEASURED_ON, Bundle
 from edge_resnet.companion import KeptEngine, engines_of
+from edge_resnet.engine_options import flags_of, recorded_options
 from edge_resnet.engines.engine import COMPILED_ON, Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, GateError, UnavailableError
 from edge_resnet.frames import FrameFormat
-from edge_resnet.golden import replay, replay_camera
+from edge_resnet.golden import GoldenResult, replay, replay_camera
 
 _LOG = logging.getLogger(__name__)
 _Choice = TypeVar("_Choice", bound=Enum)
@@ -124,7 +125,7 @@ def _asked_for(path: Path, engines: dict[str, KeptEngine], target: str | None) -
     if wanted not in engines:
         raise UnavailableError(
             f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): "
-            f"run `{compile_command(path, wanted)}`"
+            f"run `edge-resnet compile {path} --target {wanted}`"
         )
     return {wanted: engines[wanted]}
 
@@ -135,9 +136,11 @@ def _why(name: str, asked: str | None, passed_over: list[str]) -> str:
     return f"{name}: " + (f"others do not run here ({'; '.join(passed_over)})" if passed_over else "it runs here")
 
 
-def compile_command(path: Path, target: str) -> str:
-    """What makes the engine here."""
-    return f"edge-resnet compile {path} --target {target}"
+def compile_command(path: Path, found: RunnableEngine) -> str:
+    """What makes the same engine here."""
+    flags = flags_of(recorded_options(found.versions))
+    camera = "" if found.frames is None else f" --frames {found.frames.flag}"
+    return f"edge-resnet compile {path} --target {found.target.name}{camera}{flags}"
 
 
 def load(path: Path, bundle: Bundle, target: str | None, plan: LoadPlan) -> tuple[RunnableEngine, Engine]:
@@ -166,14 +169,24 @@ def load(path: Path, bundle: Bundle, target: str | None, plan: LoadPlan) -> tupl
             last = error
 
 
-def _loaded(path: Path, bundle: Bundle, found: RunnableEngine, plan: LoadPlan) -> Engine:
+def opened(path: Path, found: RunnableEngine, cuda: str | None = None) -> Engine:
+    """Gives an engine to its library, once it is known to be for this version and GPU.
+
+    Raises:
+        EngineError: it is not; the message has the command that makes one that is. Or the library refuses it.
+        UnavailableError: the library or the GPU is missing.
+    """
     kind, name = engine_class(found.target.kind), found.target.name
     why_not = kind.why_not_load(found.versions)
     if why_not is not None:
         raise EngineError(
-            f"{path}: the engine for {name} is not for this host: {why_not}: run `{compile_command(path, name)}` here"
+            f"{path}: the engine for {name} is not for this host: {why_not}: run `{compile_command(path, found)}` here"
         )
-    engine = kind(found.data, cuda=plan.cuda)
+    return kind(found.data, cuda=cuda)
+
+
+def _loaded(path: Path, bundle: Bundle, found: RunnableEngine, plan: LoadPlan) -> Engine:
+    engine = opened(path, found, plan.cuda)
     try:
         _verify(path, bundle, found, engine, plan.verify)
         _warm_up(engine)
@@ -193,14 +206,21 @@ def _verify(path: Path, bundle: Bundle, found: RunnableEngine, engine: Engine, v
     if verify is Verify.CHANGED and not changes:
         return
     name = found.target.name
-    result = replay(bundle, name, engine) if found.frames is None else replay_camera(bundle, name, engine, found.frames)
+    result = replayed(bundle, found, engine)
     if result.passed:
         return
     where = f"{engine.device()}; {'; '.join(changes)}" if changes else engine.device()
     raise GateError(
         f"{path}: the engine for {name} answers the golden samples {result.sqnr_db:.1f} dB off on this device "
-        f"({where}): {_way_out(path, bundle, name)}"
+        f"({where}): {_way_out(path, bundle, found)}"
     )
+
+
+def replayed(bundle: Bundle, found: RunnableEngine, engine: Engine) -> GoldenResult:
+    """How an engine answers the golden samples, in the form in which it takes frames."""
+    if found.frames is None:
+        return replay(bundle, found.target.name, engine)
+    return replay_camera(bundle, found.target.name, engine, found.frames)
 
 
 def _changes(found: RunnableEngine, engine: Engine) -> list[str]:
@@ -217,11 +237,11 @@ def _changes(found: RunnableEngine, engine: Engine) -> list[str]:
     return changes
 
 
-def _way_out(path: Path, bundle: Bundle, target: str) -> str:
+def _way_out(path: Path, bundle: Bundle, found: RunnableEngine) -> str:
     """An engine that a compiler made can be made again from the bundle; one for the CPU is made with it."""
-    if engine_class(target_named(target).kind).scheme == "cpu" and bundle.manifest.precision == "int8":
+    if engine_class(found.target.kind).scheme == "cpu" and bundle.manifest.precision == "int8":
         return "build the bundle here"
-    return f"run `{compile_command(path, target)}` here"
+    return f"run `{compile_command(path, found)}` here"
 
 
 def _warm_up(engine: Engine) -> None:

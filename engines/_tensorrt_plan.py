@@ -29,7 +29,7 @@ def why_not_plan(product: str, versions: Mapping[str, str], library: tuple[str, 
         sm: of the GPU here; None: there is none.
     """
     name, here = library
-    options = dict(option.split("=", 1) for option in versions.get("options", "").split())
+    options = dict(option.split("=", 1) for option in versions.get("options", "").split() if "=" in option)
     made = versions.get(name)
     if made is not None and made != here and not _takes(made, here, options):
         return f"it was compiled by {product} {made}, and here is {here}"

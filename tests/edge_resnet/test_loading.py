@@ -85,6 +85,18 @@ def test_another_versions_engine_is_refused_before_the_library_sees_it(
     assert cuda.held() == {}
 
 
+def test_the_command_makes_the_same_engine(quick_bundle: Path, tmp_path: Path, cuda: CudaDouble) -> None:
+    """With the camera's frames and the options that it was compiled with."""
+    frames = FrameFormat(1080, 1920, FrameColor.NV12)
+    options = "batches=1,1,4 tf32=true version_compatible=true timing_cache=12 bytes"
+    bundle = with_engine(quick_bundle, tmp_path, {**HERE, "tensorrt": "10.7.0", "options": options}, frames)
+    flags = "--frames 1080x1920:nv12 --batch 1,1,4 --tf32 --version-compatible"
+    with pytest.raises(EngineError) as caught:
+        Classifier(bundle)
+    assert str(caught.value).endswith(f"run `edge-resnet compile {bundle} --target {TARGET} {flags}` here")
+    assert FrameFormat.parse(frames.flag) == frames
+
+
 def test_an_engine_compiled_on_this_device_is_loaded_without_more(
     quick_bundle: Path, tmp_path: Path, cuda: CudaDouble
 ) -> None:
@@ -106,7 +118,8 @@ def test_on_another_device_of_the_same_sm_the_golden_samples_decide(
     with pytest.raises(GateError) as caught:
         Classifier(broken)
     assert "(NVIDIA Double (SM 87); it was compiled on NVIDIA Orin NX (SM 87))" in str(caught.value)
-    assert str(caught.value).endswith(f"run `edge-resnet compile {broken} --target {TARGET}` here")
+    camera = "" if frames is None else f" --frames {frames.flag}"
+    assert str(caught.value).endswith(f"run `edge-resnet compile {broken} --target {TARGET}{camera}` here")
     assert caught.value.exit_code == 3
     with Classifier(broken, fallback="next") as classify:
         assert classify.target == "cpu"
