@@ -79,8 +79,8 @@ class Classifier(Runtime):
         target: which of its engines; by default the fastest kind that runs here. ``target`` and ``why`` say which it is.
         color: of the arrays that it is called with: ``rgb``, ``bgr``, ``rgba``, ``gray``, ``nv12``, …
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
-        verify: when the engine must answer the golden samples before it is used: ``changed`` (another device or library
-            than it was made with) or ``golden`` (always).
+        verify: when the engine must answer the golden samples before it is used: ``unmeasured`` (where it was not
+            measured on this device with this version of its library) or ``golden`` (always).
         fallback: what to do when it cannot be loaded or answers otherwise: ``refuse``, or ``next`` for the next engine.
 
     Raises:
@@ -99,7 +99,7 @@ class Classifier(Runtime):
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
-        verify: str | Verify = Verify.CHANGED,
+        verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)

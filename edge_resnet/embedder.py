@@ -40,7 +40,7 @@ class Embedder(Runtime):
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
-        verify: str | Verify = Verify.CHANGED,
+        verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)

@@ -32,8 +32,8 @@ _Choice = TypeVar("_Choice", bound=Enum)
 class Verify(Enum):
     """When an engine must answer the golden samples before it is used."""
 
-    CHANGED = "changed"
-    """Where the device, or the library, is another than the one that it was measured on or compiled with."""
+    UNMEASURED = "unmeasured"
+    """Where it was not measured on this device and with this version of the library, when the bundle was built."""
     GOLDEN = "golden"
     """Always."""
 
@@ -203,7 +203,7 @@ def _verify(path: Path, bundle: Bundle, found: RunnableEngine, engine: Engine, v
         GateError: the engine answers otherwise here.
     """
     changes = _changes(found, engine)
-    if verify is Verify.CHANGED and not changes:
+    if verify is Verify.UNMEASURED and not changes:
         return
     name = found.target.name
     result = replayed(bundle, found, engine)
@@ -224,12 +224,13 @@ def replayed(bundle: Bundle, found: RunnableEngine, engine: Engine) -> GoldenRes
 
 
 def _changes(found: RunnableEngine, engine: Engine) -> list[str]:
-    """What is otherwise here than where the engine was made, each in words."""
+    """What is otherwise here than where the engine was measured, each in words."""
     changes = []
-    for key, how in ((MEASURED_ON, "built"), (COMPILED_ON, "compiled")):
-        there = found.versions.get(key)
-        if there not in (None, engine.device()):
-            changes.append(f"it was {how} on {there}")
+    there, compiled_on = found.versions.get(MEASURED_ON), found.versions.get(COMPILED_ON)
+    if there is None:
+        changes.append("it was measured nowhere" + ("" if compiled_on is None else f", and compiled on {compiled_on}"))
+    elif there != engine.device():
+        changes.append(f"it was built on {there}")
     name, here = engine.library()
     made = found.versions.get(name)
     if made not in (None, here):

@@ -122,7 +122,7 @@ class Runtime:
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
-        verify: str | Verify = Verify.CHANGED,
+        verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         path = Path(path)

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from trt_double import installed
 
 from edge_resnet import Classifier
-from edge_resnet.bundle import FP32_MEMBER, open_bundle
+from edge_resnet.bundle import FP32_MEMBER, MEASURED_ON, open_bundle
 from edge_resnet.camera_graph import with_camera
 from edge_resnet.companion import companion_path, write_companion
 from edge_resnet.engines.engine import COMPILED_ON, CompiledEngine
@@ -97,10 +97,10 @@ def test_the_command_makes_the_same_engine(quick_bundle: Path, tmp_path: Path, c
     assert FrameFormat.parse(frames.flag) == frames
 
 
-def test_an_engine_compiled_on_this_device_is_loaded_without_more(
+def test_an_engine_that_was_measured_here_is_loaded_without_more(
     quick_bundle: Path, tmp_path: Path, cuda: CudaDouble
 ) -> None:
-    broken = with_engine(quick_bundle, tmp_path, HERE, broken=True)
+    broken = with_engine(quick_bundle, tmp_path, {**HERE, MEASURED_ON: "NVIDIA Double (SM 87)"}, broken=True)
     Classifier(broken).close()
     with pytest.raises(GateError, match=r"jetson-orin-nano answers the golden samples -?\d+\.\d dB off"):
         Classifier(broken, verify="golden")
@@ -108,7 +108,7 @@ def test_an_engine_compiled_on_this_device_is_loaded_without_more(
 
 
 @pytest.mark.parametrize("frames", [None, FrameFormat(120, 160, FrameColor.BGR), FrameFormat(56, 56, FrameColor.NV12)])
-def test_on_another_device_of_the_same_sm_the_golden_samples_decide(
+def test_an_engine_that_was_measured_nowhere_is_measured_by_the_golden_samples(
     frames: FrameFormat | None, quick_bundle: Path, tmp_path: Path, cuda: CudaDouble
 ) -> None:
     elsewhere = {**HERE, COMPILED_ON: "NVIDIA Orin NX (SM 87)"}
@@ -117,7 +117,9 @@ def test_on_another_device_of_the_same_sm_the_golden_samples_decide(
     broken = with_engine(quick_bundle, tmp_path, elsewhere, frames, broken=True)
     with pytest.raises(GateError) as caught:
         Classifier(broken)
-    assert "(NVIDIA Double (SM 87); it was compiled on NVIDIA Orin NX (SM 87))" in str(caught.value)
+    assert "(NVIDIA Double (SM 87); it was measured nowhere, and compiled on NVIDIA Orin NX (SM 87))" in str(
+        caught.value
+    )
     camera = "" if frames is None else f" --frames {frames.flag}"
     assert str(caught.value).endswith(f"run `edge-resnet compile {broken} --target {TARGET}{camera}` here")
     assert caught.value.exit_code == 3
@@ -168,7 +170,7 @@ def test_an_engine_that_gives_no_numbers_is_refused_at_load(
 
 
 def test_words_that_are_no_choice(quick_bundle: Path) -> None:
-    with pytest.raises(EngineError, match="verify is 'always': choose one of changed, golden"):
+    with pytest.raises(EngineError, match="verify is 'always': choose one of unmeasured, golden"):
         Classifier(quick_bundle, verify="always")
     with pytest.raises(EngineError, match="fallback is 'cpu': choose one of refuse, next"):
         Classifier(quick_bundle, fallback="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ def test_every_figure_arrives(
         with pytest.raises(EngineError):
             classify(frames[0])
         after, stats = samples(registry), shadow.stats
+    page = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
+    assert {name for name, _ in after} == set(re.findall(r"`(edge_resnet_\w+)`", page))
     assert after["edge_resnet_engine_info", (classify.device, "cpu", "cpu: asked for")] == 1
     for result, count in (("answered", 100), ("refused", 1), ("failed", 0), ("not_finite", 1)):
         assert after["edge_resnet_frames_total", (result,)] == count
