@@ -87,4 +87,5 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _EXTRAS = {
     **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
     "matplotlib": "pip install 'edge-resnet[plots]'",
+    **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }
