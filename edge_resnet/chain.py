@@ -18,7 +18,8 @@ from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quanti
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
-from edge_resnet.check import Gate, Judgement, float_run
+from edge_resnet.check import BATCH, Gate, Judgement, float_run
+from edge_resnet.drift_reference import MOST, Reference
 from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
@@ -108,6 +109,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
+            members |= _usual(calibration, source, judge).member()
             write_bundle(recipe.build.output, manifest, members)
         if recipe.build.report:
             with stages.stage("report"):
@@ -253,6 +255,12 @@ class _Lowering:
 
 _SCHEME: dict[str, Callable[[type[Engine]], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
 """Precision → the scheme that a kind of engine takes."""
+
+
+def _usual(images: ImageSet, source: Network, judge: Judge) -> Reference:
+    """What a drift monitor compares with: images that look like those of use, and FP32's answers to them."""
+    batches = images.draw(MOST).batches(source.preprocessing, BATCH)
+    return Reference.of(batches, None if judge.features else judge.reference)
 
 
 def _contents(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
 from edge_resnet.errors import EngineError, RecipeError
 from edge_resnet.toml_table import Table
@@ -61,7 +63,15 @@ def parse_batches(text: str) -> BatchRange:
 
 def as_flags(options: BuildOptions) -> str:
     """The options that were chosen, as the flags that choose them; with a space in front of each."""
-    chosen = {name: value for name, value in options.chosen.items() if name in FLAGS}
-    return "".join(
-        f" {FLAGS[name]}" if value == "true" else f" {FLAGS[name]} {value}" for name, value in chosen.items()
-    )
+    return flags_of(options.chosen)
+
+
+def recorded_options(versions: Mapping[str, str]) -> dict[str, str]:
+    """The options that an engine was compiled with, out of its versions."""
+    return dict(option.split("=", 1) for option in versions.get("options", "").split() if "=" in option)
+
+
+def flags_of(chosen: Mapping[str, str]) -> str:
+    """Options by name, with their values as text, as flags; with a space in front of each."""
+    known = {name: value for name, value in chosen.items() if name in FLAGS}
+    return "".join(f" {FLAGS[name]}" if value == "true" else f" {FLAGS[name]} {value}" for name, value in known.items())

@@ -132,6 +132,11 @@ class FrameFormat:
             return self.height * 3 // 2, self.width, 1
         return self.height, self.width, channels_of(self.color)
 
+    @property
+    def flag(self) -> str:
+        """As ``parse`` reads it."""
+        return f"{self.height}x{self.width}:{self.color.value}"
+
     def __str__(self) -> str:
         return f"{self.height}×{self.width} {self.color.value}"
 
