@@ -140,6 +140,13 @@ def test_dla_takes_the_fp32_network_and_its_table(
     assert "takes INT8 from a calibration cache, for a network with its ReLUs" in line and "--table" in line
     line = refused(2, "export-trtexec", bundle, "--target", "jetson-thor", "--dla", 0, "--batch", 1, "-o", "no")
     assert line == "jetson-thor has no DLA: leave --dla out"
+    orin = ("--target", "jetson-agx-orin", "--dla", 0, "--batch", 1, "-o", "no")
+    line = refused(2, "export-trtexec", demo_onnx, "--table", "t.json", *orin)
+    assert line == (
+        "TensorRT 10.16.2 of JetPack 7.2 does not know DLA: leave --dla out, or give a --jetpack whose does "
+        "(5.1 to 5.1.6, 6.0, 6.1, 6.2, 6.2.1, 6.2.2)"
+    )
+    assert "--table T.json" in refused(2, "export-trtexec", bundle, *orin, "--jetpack", "6.2.2")
     assert "it exists already" in refused(2, "export-trtexec", bundle, "--target", XAVIER, "-o", "dla")
 
 
