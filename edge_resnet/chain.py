@@ -23,7 +23,7 @@ from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError, EngineError
+from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
@@ -137,8 +137,8 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
     engine = engine_class(target.kind)
     try:
         engine.check_options(recipe.engine)
-    except EngineError as error:
-        raise EngineError(f"target '{name}': {error}, or build this target without the others") from error
+    except (EngineError, UnavailableError) as error:
+        raise type(error)(f"target '{name}': {error}, or build this target without the others") from error
     return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 

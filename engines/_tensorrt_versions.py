@@ -61,9 +61,10 @@ _FP32_FLOATING = QuantizedForm(floats="fp32", stored_weights=False)
 _HARDWARE_8 = {HardwareCompatibility.NONE: "NONE", HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS"}
 _HARDWARE_10 = {**_HARDWARE_8, HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY"}
 
-_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "version_compatible", "refit"})
-_OPTIONS_8 = _COMMON | {"hardware_compatibility", "dla_core", "timing_cache"}
-_OPTIONS_10 = _COMMON | {"hardware_compatibility", "strip_weights", "timing_cache"}
+_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "refit"})
+_OPTIONS_8 = _COMMON | {"version_compatible", "hardware_compatibility", "dla_core", "timing_cache"}
+_OPTIONS_10 = _COMMON | {"version_compatible", "hardware_compatibility", "strip_weights", "timing_cache"}
+_OPTIONS_RTX = _COMMON | {"strip_weights"}
 
 TENSORRT = (
     Line(  # JetPack 6.0
@@ -104,7 +105,8 @@ of 10 that did, 11.0 to 11.3 do not, and 11.4.0 did for Windows on Arm alone."""
 
 TENSORRT_RTX = (
     # It has no DLA and no timing cache, and ignores the other hardware compatibility with a warning: it compiles for SMs.
-    Line((1, 7), (2, 0), _STRONG, _FP16_STORED, _COMMON | {"strip_weights"}, {HardwareCompatibility.NONE: "NONE"}),
+    # Version-compatible it cannot be: the package does not bring the library that the builder puts in (libnvinfer_lean).
+    Line((1, 7), (2, 0), _STRONG, _FP16_STORED, _OPTIONS_RTX, {HardwareCompatibility.NONE: "NONE"}),
 )
 """Every line of TensorRT-RTX."""
 
