@@ -67,6 +67,13 @@ def test_the_cpu_has_no_options(demo_onnx: Path, refused: Refused) -> None:
     assert line.startswith("ONNX Runtime ") and line.endswith("leave it out (there are: none)")
 
 
+def test_a_bundle_has_no_network_for_the_cpu_but_the_engine_it_came_with(demo_bundle: Path, refused: Refused) -> None:
+    for frames in ((), ("--frames", "1080x1920:nv12")):
+        line = refused(2, "compile", demo_bundle, "--target", "cpu", *frames)
+        assert line.startswith(f"{demo_bundle} holds Q/DQ for TensorRT alone: ")
+        assert "`edge-resnet build RECIPE --target cpu`" in line and line.endswith("without --frames")
+
+
 def test_build_takes_the_table_and_flags_in_its_place(
     recipe_file: RecipeFile, cli_json: CliJson, cli: Cli, tmp_path: Path
 ) -> None:
