@@ -150,8 +150,8 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
     if precision in QUANTIZED:
         if engine.scheme != "tensorrt":
             raise EngineError(
-                f"{path} holds Q/DQ for TensorRT alone: an engine for the CPU comes with the bundle, from `edge-resnet build "
-                "RECIPE --target cpu`, and what runs it, Classifier, takes camera frames of every size without --frames"
+                f"{path} holds Q/DQ for TensorRT alone: an engine for the CPU comes with the bundle, from `edge-resnet "
+                "build RECIPE --target cpu`, and Classifier, which runs it, takes frames of every size without --frames"
             )
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
