@@ -19,7 +19,7 @@ from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
 from edge_resnet.check import Gate, Judgement, float_run
-from edge_resnet.engine_options import as_flags
+from edge_resnet.engine_options import next_step
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
@@ -134,6 +134,7 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
         EngineError: the target or the precision is unknown, or the compiler lacks an option.
     """
     target = target_named(name).at(recipe.build.precision)
+    target.check_dla(recipe.engine.dla_core)
     engine = engine_class(target.kind)
     try:
         engine.check_options(recipe.engine)
@@ -177,7 +178,7 @@ def _calibrate(
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
     if built.result.verified != "deferred":
         return built
-    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}{as_flags(recipe.engine)}"
+    command = next_step(recipe.build.output.name, target_named(built.result.target), recipe.engine)
     return replace(built, result=replace(built.result, next=command))
 
 

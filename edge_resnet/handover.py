@@ -128,8 +128,7 @@ def _jetpack(target: Target, version: str | None) -> JetPack:
 def _check_dla(target: Target, jetpack: JetPack, order: HandoverOrder) -> None:
     if order.options.dla_core is None:
         return
-    if target.dla_cores == 0:
-        raise EngineError(f"{target.name} has no DLA: leave --dla out")
+    target.check_dla(order.options.dla_core)
     if not knows_dla(jetpack.tensorrt):
         known = [release.version for release in target.jetpacks if knows_dla(release.tensorrt)]
         raise EngineError(

@@ -174,6 +174,9 @@ def test_explain_prints_the_line_and_compiles_nothing(
     made = hand_over(HandoverOrder(bundle, "jetson-agx-orin", "6.1"))
     assert document["command"] == made.command and document["tensorrt"] == "10.3.0"
     assert f"export-trtexec {bundle} --target jetson-agx-orin --jetpack 6.1" in document["files_from"]
+    old = cli_json("compile", bundle, "--target", XAVIER, "--explain", "--workspace", "64")["files_from"]
+    assert old == f"edge-resnet export-trtexec {bundle} --target {XAVIER} --jetpack 5.1 --workspace 64 -o FOLDER"
+    assert hand_over(HandoverOrder(bundle, XAVIER, "5.1")).jetpack.version.startswith("5.1 to ")
     shown = cli("compile", bundle, "--target", "jetson-agx-orin", "--explain").stdout.splitlines()
     assert shown[0].startswith("trtexec --onnx=model.onnx ") and "JetPack 7.2" in shown[1]
     assert sorted(tmp_path.iterdir()) == before
