@@ -20,11 +20,11 @@ from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
 from edge_resnet.check import BATCH, Gate, Judgement, float_run
 from edge_resnet.drift_reference import MOST, Reference
-from edge_resnet.engine_options import as_flags
+from edge_resnet.engine_options import next_step
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError, EngineError
+from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
@@ -157,11 +157,12 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
         EngineError: the target or the precision is unknown, or the compiler lacks an option.
     """
     target = target_named(name).at(recipe.build.precision)
+    target.check_dla(recipe.engine.dla_core)
     engine = engine_class(target.kind)
     try:
         engine.check_options(recipe.engine)
-    except EngineError as error:
-        raise EngineError(f"target '{name}': {error}, or build this target without the others") from error
+    except (EngineError, UnavailableError) as error:
+        raise type(error)(f"target '{name}': {error}, or build this target without the others") from error
     return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 
@@ -200,7 +201,7 @@ def _calibrate(
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
     if built.result.verified != "deferred":
         return built
-    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}{as_flags(recipe.engine)}"
+    command = next_step(recipe.build.output.name, target_named(built.result.target), recipe.engine)
     return replace(built, result=replace(built.result, next=command))
 
 

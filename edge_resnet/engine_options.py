@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
+from edge_resnet.engines.jetpacks import never_with_python
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
+from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, RecipeError
 from edge_resnet.toml_table import Table
 
@@ -59,6 +62,16 @@ def parse_batches(text: str) -> BatchRange:
     if not all(part.isascii() and part.strip().isdecimal() for part in parts) or len(parts) not in (1, 3):
         raise EngineError(f"--batch is '{text}': give smallest, typical and largest, such as 1,1,8, or one number")
     return BatchRange(*(int(part) for part in (parts if len(parts) == 3 else parts * 3)))
+
+
+def next_step(source: str, target: Target, options: BuildOptions) -> str:
+    """The command that makes an engine of a file for a Jetson that is not here: on it or, where it has no Python for this
+    package, anywhere.
+    """
+    chosen = f"{shlex.quote(source)} --target {target.name}{as_flags(options)}"
+    if never_with_python(target):
+        return f"edge-resnet export-trtexec {chosen} -o {target.name}"
+    return f"edge-resnet compile {chosen}"
 
 
 def as_flags(options: BuildOptions) -> str:
