@@ -30,6 +30,9 @@ COMMANDS = (
     "compare",
     "live",
     "estimate",
+    "keygen",
+    "sign",
+    "verify",
     "info",
     "devices",
 )
