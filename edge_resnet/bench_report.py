@@ -22,6 +22,7 @@ from edge_resnet.benchmark import (
 from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import EngineError
+from edge_resnet.limits import check_file, parse_json
 from edge_resnet.machine import MachineState, machine_state
 from edge_resnet.runtime import Runtime
 
@@ -159,8 +160,9 @@ def compare_records(first: Path, second: Path) -> Comparison:
 
 
 def _read_record(path: Path) -> tuple[Latency, MachineState]:
+    check_file(path, "document_bytes", EngineError)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         assert document["format"] == FORMAT
         times = tuple(float(each) for each in document["times_ms"][document["precision"]])
         assert times

@@ -117,9 +117,9 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    from edge_resnet.calibration.table import CalibrationTable
+    from edge_resnet.quantize_files import open_table
 
-    table = CalibrationTable.from_json(path.read_bytes(), str(path))
+    table = open_table(path)
     images = {key: value for key, value in table.images.items() if key != "sha256"}
     ranges = {name: f"amax {r.amax:.4g}, seen {r.minimum:.4g} to {r.maximum:.4g}" for name, r in table.ranges.items()}
     return {

@@ -98,6 +98,16 @@ def check(value: int, name: str, what: str, error: type[EdgeResnetError], unit: 
         raise error(f"{what} has {value} {unit}: {limits().advice(name)}")
 
 
+def check_depth(data: bytes, what: str, error: type[EdgeResnetError]) -> None:
+    """Refuses JSON that is nested too deep, before it is parsed.
+
+    Raises:
+        EdgeResnetError: of the class ``error``: it is.
+    """
+    if _deeper(data, limits().json_depth):
+        raise error(f"{what}: objects and lists stand too deep in one another: {limits().advice('json_depth')}")
+
+
 _STRUCTURE = re.compile(rb'["\\\[\]{}]')
 
 
