@@ -179,15 +179,17 @@ class Bundle:
         return tuple(self._entries)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member.
+        """The bytes of a member, which are those that the manifest lists.
 
         Raises:
-            BundleError: there is no such member.
+            BundleError: there is no such member, or the manifest has the hash of another.
         """
         if name not in self._entries:
             raise BundleError(f"the bundle has no member '{name}': it has {', '.join(self._entries) or 'none'}")
         entry = self._entries[name]
-        return self._data[entry.start : entry.end]
+        data = self._data[entry.start : entry.end]
+        self._check_hash(name, data)
+        return data
 
     def verify_members(self) -> None:
         """Checks each member alone; ``open_bundle`` has already checked all bytes together.
@@ -197,8 +199,13 @@ class Bundle:
         """
         for name, entry in self._entries.items():
             data = memoryview(self._data)[entry.start : entry.end]
-            if hashlib.sha256(data).hexdigest() != self._listed[name].sha256 or zlib.crc32(data) != entry.crc:
-                raise BundleError(f"member '{name}' is not the one that the manifest lists: build the bundle again")
+            self._check_hash(name, data)
+            if zlib.crc32(data) != entry.crc:
+                raise BundleError(f"member '{name}' is not the one that its zip header says: build the bundle again")
+
+    def _check_hash(self, name: str, data: bytes | memoryview) -> None:
+        if hashlib.sha256(data).hexdigest() != self._listed[name].sha256:
+            raise BundleError(f"member '{name}' is not the one that the manifest lists: build the bundle again")
 
 
 def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:

@@ -214,6 +214,7 @@ OTHER_FORMS: dict[str, tuple[bytes, str]] = {
     "an extra field": (zipped(in_order(), extra=b"\1\0\0\0"), "has zip fields that a bundle does not use"),
     "a comment": (zipped(in_order(), comment=b"hello"), "do not follow one another exactly"),
     "permissions": (zipped(in_order(), external_attr=0o100777 << 16), "do not follow one another exactly"),
+    "a symlink": (zipped(in_order(), external_attr=0o120777 << 16), "do not follow one another exactly"),
     "no members": (zipped([]), "its first member is not manifest.json"),
     "no manifest": (zipped(sorted(MEMBERS.items())), "its first member is not manifest.json"),
     "manifest last": (zipped(in_order()[::-1]), "its first member is not manifest.json"),
@@ -221,6 +222,7 @@ OTHER_FORMS: dict[str, tuple[bytes, str]] = {
     "lost": (zipped(in_order()[:-1]), "member 'golden.npz' is in the manifest but not inside"),
     "a folder": (zipped([*in_order(), ("folder/", b"")]), "member name 'folder/': use a relative path"),
     "outside": (zipped([*in_order(), ("../x", b"")]), "member name '../x': use a relative path"),
+    "an absolute path": (zipped([*in_order(), ("/etc/passwd", b"")]), "member name '/etc/passwd': use a relative path"),
     "a size": (
         zipped([("manifest.json", document({**MEMBERS, "cpu.onnx": b"longer than it is"})), *sorted(MEMBERS.items())]),
         "member 'cpu.onnx' has 9 bytes, not 17: build it again",
@@ -236,6 +238,30 @@ def test_another_form_is_refused(tmp_path: Path, form: str) -> None:
     assert reason in refusal(tmp_path, sealed(archive))
 
 
+def with_zip64_size(size: int) -> bytes:
+    """An archive whose second member has its sizes in zip64's extra field, which tools believe before the plain ones."""
+    plain, name = zipped(in_order()), b"cpu.onnx"
+    start = plain.index(b"PK\x03\x04", 1)
+    extra = struct.pack("<2H2Q", 1, 16, size, size)
+    header = plain[start : start + 18] + b"\xff" * 8 + struct.pack("<2H", len(name), len(extra)) + name + extra
+    return plain[:start] + header + plain[start + 30 + len(name) :]
+
+
+@pytest.mark.parametrize("size", [len(MEMBERS["cpu.onnx"]), 1 << 40])
+def test_a_zip64_size_is_never_believed(tmp_path: Path, size: int) -> None:
+    assert "has zip fields that a bundle does not use" in refusal(tmp_path, sealed(with_zip64_size(size)))
+
+
+def test_a_zip64_directory_elsewhere_is_never_believed(tmp_path: Path) -> None:
+    """The record alone, which sends tools to another directory than the one that is checked."""
+    plain = zipped(in_order())
+    end = plain.rindex(b"PK\x05\x06")
+    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 46, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    archive = plain[:end] + record + locator + plain[end:]
+    assert "do not follow one another exactly" in refusal(tmp_path, sealed(archive))
+
+
 def test_a_name_that_occurs_twice(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive = zipped([*in_order(), ("cpu.onnx", b"another")])
@@ -247,8 +273,20 @@ def test_a_member_that_differs_from_its_hash(tmp_path: Path) -> None:
     archive = zipped([("manifest.json", document(MEMBERS)), *sorted(members.items())])
     (tmp_path / "model.edge").write_bytes(sealed(archive))
     bundle = open_bundle(tmp_path / "model.edge")
-    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
-        bundle.verify_members()
+    for use in (bundle.verify_members, lambda: bundle.read("cpu.onnx")):
+        with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
+            use()
+
+
+def test_a_member_in_the_place_of_another(tmp_path: Path) -> None:
+    """Two of one size, whose hashes the manifest has the wrong way round."""
+    members = {"a.onnx": b"one", "b.onnx": b"two"}
+    swapped = document({"a.onnx": b"two", "b.onnx": b"one"}, {"engines": []})
+    (tmp_path / "model.edge").write_bytes(sealed(zipped([("manifest.json", swapped), *members.items()])))
+    bundle = open_bundle(tmp_path / "model.edge")
+    for name in members:
+        with pytest.raises(BundleError, match=f"member '{name}' is not the one that the manifest lists"):
+            bundle.read(name)
 
 
 def test_a_member_that_differs_from_its_crc(tmp_path: Path) -> None:
@@ -257,7 +295,7 @@ def test_a_member_that_differs_from_its_crc(tmp_path: Path) -> None:
     assert archive.count(struct.pack("<I", crc)) == 2, "in the local header and in the directory"
     archive = archive.replace(struct.pack("<I", crc), struct.pack("<I", crc ^ 1))
     (tmp_path / "model.edge").write_bytes(sealed(archive))
-    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
+    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that its zip header says"):
         open_bundle(tmp_path / "model.edge").verify_members()
 
 
