@@ -82,6 +82,7 @@ class Preprocessing:
                 raise RecipeError(f"{key} is {getattr(self, key)!r}: give one of {kind.__name__}'s members")
         if not (isinstance(self.size, tuple) and len(self.size) == 2 and all(_is_length(side) for side in self.size)):
             raise RecipeError(f"size is {self.size!r}: give height and width in pixels, each 1 or more")
+        check(self.size[0] * self.size[1], "image_pixels", "size", RecipeError, "pixels")
         self._check_resize()
         for key, values in (("mean", self.mean), ("std", self.std)):
             if not (isinstance(values, tuple) and len(values) == self.channels and all(map(_is_number, values))):

@@ -11,6 +11,7 @@ import json
 import struct
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -29,7 +30,7 @@ from edge_resnet.images import decode_image, read_image
 from edge_resnet.labels import read_labels
 from edge_resnet.limits import VARIABLE, Limits, limits, parse_json
 from edge_resnet.onnx_file import read_metadata, read_onnx
-from edge_resnet.preprocessing import load_preprocessing
+from edge_resnet.preprocessing import NAMED, load_preprocessing
 from edge_resnet.quantize_files import open_table
 from edge_resnet.recipe import load_recipe
 from edge_resnet.weights import read_checkpoint
@@ -246,6 +247,29 @@ def test_onnx_graphs_inside_one_another(tmp_path: Path) -> None:
     (tmp_path / "deep.onnx").write_bytes(nested(200))
     with pytest.raises(ModelError, match="deep.onnx is no valid ONNX model"):
         read_onnx(tmp_path / "deep.onnx")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_weights_beside_an_onnx_file(tmp_path: Path, inside: bool) -> None:
+    """A tensor of one value, whose file is a hole of 3 GiB; as a weight, and in a node of a graph in a node."""
+    hole(tmp_path / "weights.bin", 3 << 30)
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1], data_location="EXTERNAL")
+    tensor.external_data.add(key="location", value="weights.bin")
+    graph = onnx.helper.make_graph([], "g", [], [])
+    if inside:
+        inner = onnx.helper.make_graph([onnx.helper.make_node("Constant", [], ["c"], value=tensor)], "inner", [], [])
+        graph.node.append(onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner))
+    else:
+        graph.initializer.append(tensor)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ModelError, match="m.onnx with the files beside it has 32212.* bytes: the limit onnx_bytes is"):
+        read_onnx(path)
+
+
+def test_a_network_of_huge_frames(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="size has 10000000000 pixels: the limit image_pixels is"):
+        replace(NAMED["fashion-mnist"], size=(100_000, 100_000))
 
 
 def test_metadata_of_an_onnx_file() -> None:
