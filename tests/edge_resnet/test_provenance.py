@@ -19,6 +19,7 @@ from edge_resnet.chain import build
 from edge_resnet.errors import ModelError
 from edge_resnet.provenance import provenance_of
 from edge_resnet.recipe import Recipe, load_recipe
+from edge_resnet.sbom import sbom
 
 BUILD = """
 import sys, time
@@ -62,7 +63,7 @@ def test_the_same_inputs_give_the_same_bundle(project: Path) -> None:
     assert str(project.parent).encode() not in everything and b"elsewhere" not in everything
 
 
-def test_what_it_was_made_from(small_recipe: Recipe, few: Path) -> None:
+def test_what_it_was_made_from(small_recipe: Recipe, few: Path, cli_json: Callable[..., object]) -> None:
     assert build(small_recipe).failures == ()
     bundle = open_bundle(small_recipe.build.output)
     found = bundle.manifest.provenance
@@ -81,7 +82,8 @@ def test_what_it_was_made_from(small_recipe: Recipe, few: Path) -> None:
     assert isinstance(evaluation, dict) and evaluation["images"] == 40
     assert str(few).encode() not in json.dumps(bundle.manifest.to_json()).encode()
     assert bundle.manifest.created_by["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert json.loads(bundle.read(SBOM_MEMBER))["bomFormat"] == "CycloneDX"
+    printed = cli_json("info", small_recipe.build.output, "--sbom")
+    assert printed == json.loads(bundle.read(SBOM_MEMBER)) == json.loads(sbom())
 
 
 def test_options_of_the_compiler_are_in_it(project: Path) -> None:

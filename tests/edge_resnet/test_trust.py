@@ -208,6 +208,16 @@ def test_other_comments(tmp_path: Path, keys: Path, lines: str) -> None:
         open_bundle(path)
 
 
+def test_a_signature_cut_off_or_put_on_without_care(tmp_path: Path, keys: Path) -> None:
+    path = tmp_path / "model.edge"
+    unsigned = written(path)
+    line = (signed := signed_by(path, "ours"))[signed.rindex(b"ed25519 ") :]
+    for data in (signed[: -len(line)], unsigned + line):
+        path.write_bytes(data)
+        with pytest.raises(BundleError, match="signatures were added or taken away: copy it again"):
+            open_bundle(path)
+
+
 # Who says whom to trust.
 
 
