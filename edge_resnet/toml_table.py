@@ -38,7 +38,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
     """
     check_file(path, "recipe_bytes", RecipeError)
     text = path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS:
             raise ValueError(f"line {number} has more than {_MOST_DOTS} dots")
     try:

@@ -10,7 +10,7 @@ import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
 from edge_resnet.cli._trust import Trust
-from edge_resnet.errors import GateError
+from edge_resnet.errors import EdgeResnetError, GateError
 from edge_resnet.inspection import inspect_file, read_sbom, verify_bundle
 
 
@@ -29,6 +29,8 @@ def run(
 
     Example: `edge-resnet info model.edge --verify`
     """
+    if sbom and verify:
+        raise EdgeResnetError("--sbom prints its list alone: leave --verify out")
     if sbom:
         print_json(read_sbom(file, trust))
         return

@@ -115,4 +115,5 @@ def test_what_cannot_be_meant(refused: Callable[..., str], ready: Path, demo_onn
     assert "one of an ONNX file has no record" in refused(2, *compiled, "--sign-with", "release.key")
     explained = ("compile", "model.edge", "--target", "jetson-orin-nano", "--explain")
     assert "leave --sign-with out" in refused(2, *explained, "--sign-with", "release.key")
+    assert "--sbom prints its list alone" in refused(2, "info", "model.edge", "--sbom", "--verify")
     assert "it exists already, and a key is never replaced" in refused(2, "keygen", "release")
