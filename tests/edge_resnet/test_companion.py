@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_resnet import demo, runtime
+from edge_resnet import demo, loading
 from edge_resnet.bundle import open_bundle
 from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
@@ -175,7 +175,7 @@ def test_an_engine_of_nobodys_is_refused_before_it_is_loaded(
         "other record": "has a signature of device.pub .* that is not over these bytes",
         "bundle's signature": "has a signature of server.pub .* that is not over these bytes",
     }
-    monkeypatch.setattr(runtime, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
+    monkeypatch.setattr(loading, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
     with pytest.raises(TrustError, match=f"^engine .*model.cpu.engine {reasons.get(forged, 'is not signed')}"):
         Classifier(bundle, trust=keys)
 
@@ -185,7 +185,7 @@ def test_an_engine_is_not_loaded_from_a_bundle_of_nobodys(
 ) -> None:
     recipe = replace(small_recipe, build=replace(small_recipe.build, precision="fp32"))
     assert build(recipe).failures == ()
-    monkeypatch.setattr(runtime, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
+    monkeypatch.setattr(loading, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
     with pytest.raises(TrustError, match="model.edge' is not signed"):
         Classifier(recipe.build.output, trust=keys)
 

@@ -23,9 +23,9 @@ from edge_resnet import Classifier
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "http_service.py"
 
 
-def started(bundle: Path, log: Path) -> tuple[subprocess.Popen[str], int]:
+def started(bundle: Path, log: Path, *flags: str) -> tuple[subprocess.Popen[str], int]:
     """The service on a free port. What it says goes to a file: a pipe that nobody reads would fill, and hold it up."""
-    program = [sys.executable, str(SCRIPT), str(bundle), "--port", "0"]
+    program = [sys.executable, str(SCRIPT), str(bundle), "--port", "0", *flags]
     with log.open("w") as file:
         process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=file, text=True)
     assert process.stdout is not None
@@ -168,3 +168,29 @@ def test_one_request_too_many_is_told_to_come_again(port: int, sneaker: Path) ->
     while (answer := asked(port, "POST", "/classify", body))[0] == 503 and time.monotonic() < give_up:
         time.sleep(0.05)
     assert answer[0] == 200
+
+
+def test_prometheus_gets_what_became_of_the_requests(quick_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason="the extra 'monitor' is not installed")
+    process, port = started(quick_bundle, tmp_path / "log", "--metrics")
+    for body in (sneaker.read_bytes(), b"no picture", sneaker.read_bytes()):
+        asked(port, "POST", "/classify", body)
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics")
+    page = connection.getresponse().read().decode()
+    connection.close()
+    samples = {
+        (sample.name, sample.labels.get("result")): sample.value
+        for family in parser.text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    assert samples["edge_resnet_frames_total", "answered"] == 2
+    assert samples["edge_resnet_drift_watched_frames_total", None] == 2
+    assert samples["edge_resnet_shadow_diverging", None] == 0
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_without_metrics_there_is_no_such_page(port: int) -> None:
+    assert asked(port, "GET", "/metrics")[0] == 404
