@@ -30,6 +30,9 @@ COMMANDS = (
     "compare",
     "live",
     "estimate",
+    "keygen",
+    "sign",
+    "verify",
     "info",
     "devices",
 )
@@ -98,7 +101,9 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 _EXTRAS = {
-    **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
+    **dict.fromkeys(
+        ("cyclonedx", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"), "pip install 'edge-resnet[build]'"
+    ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
     **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }

@@ -80,6 +80,7 @@ def test_the_demo_is_built_for_the_cpu_and_for_rtx(demo_build: BuildResult, demo
         "golden/frames.npy",
         "golden/rtx.npy",
         "logs/rtx.log",
+        "sbom.cdx.json",
         FP32_MEMBER,
         QDQ_MEMBER,
     }
