@@ -32,6 +32,7 @@ COMMANDS = (
     "estimate",
     "info",
     "devices",
+    "cache",
 )
 
 app = typer.Typer(
