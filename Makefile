@@ -1,5 +1,6 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
+# make test-long  the tests that take minutes: 200 killed builds
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
 # make ros2          adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
@@ -14,7 +15,7 @@ RECORD ?= docs/tested-on/this-machine.json
 CUDA_ROOT ?= /usr/local/cuda
 PYCUDA := .venv-pycuda
 
-.PHONY: setup demo test test-gpu test-pycuda ros2 clean
+.PHONY: setup demo test test-long test-gpu test-pycuda ros2 clean
 
 setup: $(READY)
 
@@ -32,7 +33,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p edge_resnet
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long'
+
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu --record $(RECORD)
