@@ -22,6 +22,7 @@ from edge_resnet.benchmark import (
 from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import EngineError
+from edge_resnet.limits import check_file, parse_json
 from edge_resnet.machine import MachineState, machine_state
 from edge_resnet.runtime import Runtime
 
@@ -81,21 +82,27 @@ class BenchReport:
 
 
 def bench(
-    bundle: Path, target: str | None, runs: int, against: str | None = None, progress: Progress | None = None
+    bundle: Path,
+    target: str | None,
+    runs: int,
+    against: str | None = None,
+    progress: Progress | None = None,
+    trust: Path | None = None,
 ) -> BenchReport:
     """Measures an engine: single frames, where a camera's frame spends its time, and frames a second by batch.
 
     Raises:
+        TrustError: no trusted key has signed the bundle.
         EngineError: the other precision is none that the target has.
         UnavailableError: the engine does not run here.
     """
     before = machine_state()
     latencies: tuple[Latency, ...] = ()
     if against is not None:
-        latencies = measure_against(bundle, target, against, runs, progress)
-    with closing(Runtime(bundle, target=target)) as runtime:
+        latencies = measure_against(bundle, target, against, runs, progress, trust)
+    with closing(Runtime(bundle, target=target, trust=trust)) as runtime:
         if against is None:
-            latencies = tuple(measure_latency([runtime], [open_bundle(bundle).manifest.precision], runs))
+            latencies = tuple(measure_latency([runtime], [open_bundle(bundle, trust).manifest.precision], runs))
         breakdown = measure_breakdown(runtime)
         throughput = tuple(measure_throughput(runtime.engine))
     return BenchReport(latencies, breakdown, throughput, before, machine_state())
@@ -125,16 +132,18 @@ class Comparison:
         }
 
 
-def compare_bundles(first: Path, second: Path, target: str | None, runs: int) -> Comparison:
+def compare_bundles(first: Path, second: Path, target: str | None, runs: int, trust: Path | None = None) -> Comparison:
     """Runs two bundles' engines in turns, on this machine.
 
     Raises:
         UnavailableError: one of them does not run here.
     """
     with ExitStack() as opened:
-        runtimes = [opened.enter_context(closing(Runtime(path, target=target))) for path in (first, second)]
+        runtimes = [
+            opened.enter_context(closing(Runtime(path, target=target, trust=trust))) for path in (first, second)
+        ]
         ours, theirs = measure_latency(runtimes, [str(first), str(second)], runs)
-    reports = [(open_bundle(path).manifest.accuracy or {}) for path in (first, second)]
+    reports = [(open_bundle(path, trust).manifest.accuracy or {}) for path in (first, second)]
     accuracy = [report.get(runtime.target) for report, runtime in zip(reports, runtimes, strict=True)]
     one, two = (report if isinstance(report, dict) else None for report in accuracy)
     return Comparison((ours, theirs), (one, two), ())
@@ -151,8 +160,9 @@ def compare_records(first: Path, second: Path) -> Comparison:
 
 
 def _read_record(path: Path) -> tuple[Latency, MachineState]:
+    check_file(path, "document_bytes", EngineError)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         assert document["format"] == FORMAT
         times = tuple(float(each) for each in document["times_ms"][document["precision"]])
         assert times

@@ -97,7 +97,12 @@ def measure_latency(runtimes: Sequence[Runtime], names: Sequence[str], runs: int
 
 
 def measure_against(
-    bundle: Path, target: str | None, precision: str, runs: int = 200, progress: Progress | None = None
+    bundle: Path,
+    target: str | None,
+    precision: str,
+    runs: int = 200,
+    progress: Progress | None = None,
+    trust: Path | None = None,
 ) -> tuple[Latency, Latency]:
     """Runs random frames through the bundle's engine and through one that is compiled of its FP32 network, in turns.
 
@@ -107,6 +112,7 @@ def measure_against(
         precision: of the other engine: ``fp32``, ``fp16`` or ``bf16``.
         runs: frames that count, for each.
         progress: is told of the compiling.
+        trust: as ``open_bundle`` takes it.
 
     Raises:
         EngineError: the target has not this precision.
@@ -114,9 +120,9 @@ def measure_against(
     """
     from edge_resnet.compiling import compile_float  # needs onnx, which running alone does not
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trust)
     with ExitStack() as engines:
-        runtime = engines.enter_context(closing(Runtime(bundle, target=target)))
+        runtime = engines.enter_context(closing(Runtime(bundle, target=target, trust=trust)))
         if runtime.frames is not None:
             raise EngineError(
                 f"the engine for {runtime.target} prepares frames of {runtime.frames} itself, and the other would not: "

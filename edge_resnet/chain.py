@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, build_target
-from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
+from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, SBOM_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import coverage_note
@@ -28,7 +27,9 @@ from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import serialise
 from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
+from edge_resnet.provenance import provenance_of, versions
 from edge_resnet.recipe import Recipe
+from edge_resnet.sbom import sbom
 from edge_resnet.source import load_source
 from edge_resnet.stage_cache import StageCache, users_cache
 from edge_resnet.stages import Stage, Stages
@@ -210,7 +211,7 @@ def _contents(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """What goes into the bundle: of targets that failed, the report alone, so that no engine is made in spite of it."""
     built = [one for one in judged if one.failure is None]
-    members = lowering.members()
+    members = {**lowering.members(), SBOM_MEMBER: sbom()}
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
@@ -228,6 +229,7 @@ def _contents(
         engines=tuple(one.entry for one in built if one.entry is not None),
         calibration=lowering.provenance(),
         accuracy=reports or None,
-        created_by={name: version(name) for name in ("edge-resnet", "onnxruntime", "numpy", "pillow", "onnx")},
+        created_by=versions(),
+        provenance=provenance_of(recipe, judge.images),
     )
     return manifest, members

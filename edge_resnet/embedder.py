@@ -22,16 +22,24 @@ class Embedder(Runtime):
         target: which of its engines; by default the fastest kind that runs here.
         color: of the arrays that it is called with; see ``Runtime``.
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
+        trust: a folder of public keys, of which one must have signed the bundle; see ``Runtime``.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network classifies.
+        TrustError: no trusted key has signed it.
         UnavailableError: none of its engines runs here.
     """
 
     def __init__(
-        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+        self,
+        path: str | Path,
+        *,
+        target: str | None = None,
+        color: str = "rgb",
+        cuda: str | None = None,
+        trust: str | Path | None = None,
     ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda)
+        super().__init__(path, target=target, color=color, cuda=cuda, trust=trust)
         if self.labels is not None:
             self.close()
             raise BundleError(

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_resnet.errors import ModelError
+from edge_resnet.limits import check, check_file, parse_json
 from edge_resnet.output import write_atomically
 from edge_resnet.preprocessing import Preprocessing
 
@@ -59,6 +60,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}: export one with `edge-resnet export`")
+    check_file(path, "onnx_bytes", ModelError)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,6 +107,7 @@ def _check_size(model: onnx.ModelProto, name: str) -> None:
     )
     if size >= _LARGEST:
         raise ModelError(f"{name} has {size / 1e9:.1f} GB of weights: ONNX models of less than 2 GB are taken")
+    check(size, "onnx_bytes", name, ModelError, "bytes of weights")
 
 
 def takes_frames(model: onnx.ModelProto) -> bool:
@@ -190,7 +193,9 @@ def read_metadata(model: onnx.ModelProto, name: str) -> Metadata:
     found = {entry.key: entry.value for entry in model.metadata_props}
     try:
         parsed = {
-            key: json.loads(found[key]) for key in (PREPROCESSING_KEY, LABELS_KEY, CALIBRATION_KEY) if key in found
+            key: parse_json(found[key].encode())
+            for key in (PREPROCESSING_KEY, LABELS_KEY, CALIBRATION_KEY)
+            if key in found
         }
     except ValueError as error:
         raise ModelError(f"{name}: damaged metadata ({error}): export the model again") from error

@@ -25,14 +25,16 @@ from PIL import Image
 
 from edge_resnet.errors import ImageError, RecipeError
 from edge_resnet.frames import CHANNELS, VIDEO, FrameColor, picture_height, plain_frame, video_part
+from edge_resnet.limits import check
 from edge_resnet.resampling import Axis, matrices, resample
 from edge_resnet.resampling import Interpolation as Interpolation
 from edge_resnet.resampling import Pixels as Pixels
+from edge_resnet.toml_table import parse_toml
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 Frame = Pixels | Image.Image
 """What a camera or a file gives: uint8 H×W×3 RGB, H×W or H×W×1 grey, or a Pillow image."""
@@ -237,6 +239,7 @@ def plain_image(image: Image.Image, name: str) -> Image.Image:
     Raises:
         ImageError: it is damaged, has transparent pixels, or more than 8 bits a channel: its range would be a guess.
     """
+    check(image.width * image.height, "image_pixels", name, ImageError, "pixels")
     # The raw mode tells of 16-bit colour, which Pillow would cut to its upper 8 bits; decoding forgets it.
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in mode for mode in raw_modes):
@@ -365,7 +368,7 @@ def load_preprocessing(name_or_path: str) -> Preprocessing:
         raise RecipeError(f"unknown preprocessing '{name_or_path}': give one of {known}, or a TOML file that exists")
     path = Path(name_or_path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read as TOML: {error}") from error
     try:

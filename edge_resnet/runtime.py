@@ -142,20 +142,29 @@ class Runtime:
         color: of the arrays that it is called with, one of ``FrameColor``'s values; frames of a stream say their own.
         cuda: the Python binding of CUDA that an engine on a GPU shall use, ``cuda-bindings`` or ``pycuda``; None takes
             the environment's ``EDGE_RESNET_CUDA``, else the one that is installed.
+        trust: whose bundles are taken, a folder of ``.pub`` files or one of them; see ``open_bundle``. An engine beside
+            the bundle must be signed too. All of this is checked before any engine is loaded.
 
     Raises:
         BundleError: the bundle is damaged or no bundle.
+        TrustError: no trusted key has signed the bundle, or an engine beside it.
         ImageError: there is no such colour.
         UnavailableError: none of its engines runs here.
         GateError: this is another device than the bundle was built on, and the engine answers otherwise on it.
     """
 
     def __init__(
-        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+        self,
+        path: str | Path,
+        *,
+        target: str | None = None,
+        color: str = "rgb",
+        cuda: str | None = None,
+        trust: str | Path | None = None,
     ) -> None:
         path = Path(path)
         self.color = color_named(color)
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, trust)
         found = find_engine(path, bundle, target)
         self.target, self.why = found.target.name, found.why
         _LOG.info("%s runs on %s", path, found.why)

@@ -27,7 +27,7 @@ from edge_resnet.cache_folder import cache_folder
 from edge_resnet.engines.ort import cpu_name
 from edge_resnet.errors import BundleError, EdgeResnetError, OutputError
 from edge_resnet.output import write_atomically
-from edge_resnet.sealed_zip import seal, unseal
+from edge_resnet.sealed_zip import entries_of, read_seal, seal
 
 LARGEST = 4_000_000_000
 """Bytes of all entries together; a ResNet-50's Q/DQ takes 0.1 GB."""
@@ -200,7 +200,7 @@ def _read(path: Path) -> dict[str, bytes] | None:
     """The members of an entry; None when it is not there or not whole."""
     try:
         data = path.read_bytes()
-        members = unseal(data)[1]
+        members = entries_of(data, read_seal(data))
     except (OSError, BundleError):
         return None
     return {name: data[entry.start : entry.end] for name, entry in members.items()} if _ABOUT in members else None

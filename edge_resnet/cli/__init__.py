@@ -30,6 +30,9 @@ COMMANDS = (
     "compare",
     "live",
     "estimate",
+    "keygen",
+    "sign",
+    "verify",
     "info",
     "devices",
     "cache",
@@ -86,6 +89,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 _EXTRAS = {
-    **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
+    **dict.fromkeys(
+        ("cyclonedx", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"), "pip install 'edge-resnet[build]'"
+    ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
 }

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._trust import Trust
 
 if TYPE_CHECKING:
     from edge_resnet.live import LiveView
@@ -30,6 +31,7 @@ def run(
     bundle: Annotated[Path, typer.Option(help="A `.edge` bundle.")],
     target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long.")] = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Classifies a camera live: the five most probable classes, frames a second, and the age of each answer.
@@ -43,7 +45,7 @@ def run(
     end = None if seconds is None else time.monotonic() + seconds
     last: LiveView | None = None
     with (
-        Classifier(bundle, target=target) as classify,
+        Classifier(bundle, target=target, trust=trust) as classify,
         open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
         _screen(json) as show,
     ):
