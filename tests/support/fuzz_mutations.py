@@ -11,6 +11,7 @@ import json
 import random
 import struct
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 from edge_resnet.errors import BundleError
@@ -107,7 +108,7 @@ def _with_one_change(rng: Random, document: Any) -> Any:
     elif isinstance(document, dict):
         document[rng.choice(("", "é", "__class__", key + "x"))] = document[key]
     else:
-        document[key:key] = [document[key]] * rng.choice((1, 2, 300))
+        document[key:key] = [document[key]] * rng.choice((1, 2, 30))
     return document
 
 
@@ -116,7 +117,7 @@ def _another(rng: Random, value: Any) -> Any:
         for _ in range(rng.choice((2, 70, 400))):
             value = [value] if rng.random() < 0.5 else {"a": value}
         return value
-    return rng.choice(VALUES)
+    return deepcopy(rng.choice(VALUES))
 
 
 def mutate_bundle(rng: Random, data: bytes) -> bytes:
