@@ -91,8 +91,9 @@ class StageCache:
             return None
         path = self._path(self.folder, work)
         found = _read(path)
-        if found is None or json.loads(found.pop(_ABOUT))["key"] != work.key:
+        if found is None or _about_of(found)["key"] != work.key:
             return None
+        del found[_ABOUT]
         with suppress(OSError):
             os.utime(path)  # in use: others go first
         return found
@@ -123,7 +124,7 @@ class StageCache:
         for path, size, used in self._files():
             members = _read(path)
             if members is not None:
-                about = json.loads(members[_ABOUT])
+                about = _about_of(members)
                 found.append(Kept(str(path), about["stage"], about["made_for"], size, max(0.0, now - used)))
         return sorted(found, key=lambda each: each.age_s)
 
@@ -194,6 +195,15 @@ NO_CACHE = StageCache(None)
 
 def _about(work: Work) -> bytes:
     return json.dumps({"stage": work.stage, "made_for": work.made_for, "key": work.key}, indent=1).encode()
+
+
+def _about_of(members: Members) -> dict[str, str]:
+    """What an entry says of itself; empty texts where another version has said something else."""
+    try:
+        found = json.loads(members[_ABOUT])
+    except (ValueError, RecursionError):
+        found = None
+    return {key: str(found.get(key, "")) if isinstance(found, dict) else "" for key in ("stage", "made_for", "key")}
 
 
 def _read(path: Path) -> dict[str, bytes] | None:

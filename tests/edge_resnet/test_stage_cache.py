@@ -12,6 +12,7 @@ import pytest
 
 from edge_resnet import stage_cache
 from edge_resnet.errors import OutputError
+from edge_resnet.sealed_zip import seal
 from edge_resnet.stage_cache import NO_CACHE, StageCache, Work, users_cache
 
 WORK = Work("quantize for cpu", "model.edge", {"model": "ab", "images": ["cd"], "effort": "best"})
@@ -94,6 +95,16 @@ def test_an_entry_under_another_name_is_not_taken(folder: Path) -> None:
     cache.keep(numbered(1), MADE)
     only_file(folder).rename(folder / f"{numbered(2).key}.stage")
     assert cache.get(numbered(2)) is None
+
+
+@pytest.mark.parametrize("about", [b"{}", b"[]", b"not JSON", b"[" * 10_000, b'{"key": 3}'])
+def test_an_entry_of_another_version_is_listed_but_not_taken(about: bytes, folder: Path) -> None:
+    cache = StageCache(folder)
+    cache.keep(WORK, MADE)
+    only_file(folder).write_bytes(b"".join(seal({"about.json": about, **MADE})))
+    assert cache.get(WORK) is None
+    (listed,) = cache.entries()
+    assert (listed.stage, listed.made_for) == ("", "") and cache.clear() == (1, listed.bytes)
 
 
 def test_what_was_used_longest_ago_goes_first(folder: Path) -> None:
