@@ -93,4 +93,5 @@ _EXTRAS = {
         ("cyclonedx", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"), "pip install 'edge-resnet[build]'"
     ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
+    **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }
