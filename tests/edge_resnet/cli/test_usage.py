@@ -25,6 +25,9 @@ def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
     more = {
         "cache",
         "compare",
+        "keygen",
+        "sign",
+        "verify",
         "live",
         "embed",
         "export-cache",
