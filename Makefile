@@ -1,6 +1,7 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
-# make test-long     the deepest networks, and what takes minutes
+# make test-long     the deepest networks, 200 killed builds, and what takes minutes
+# make fuzz          1,000,000 inputs to the parsers (tests/fuzz/README.md); make fuzz-slice takes a minute
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
 # make ros2          adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
@@ -15,7 +16,7 @@ RECORD ?= docs/tested-on/this-machine.json
 CUDA_ROOT ?= /usr/local/cuda
 PYCUDA := .venv-pycuda
 
-.PHONY: setup demo test test-long test-gpu test-pycuda ros2 clean
+.PHONY: setup demo test test-long fuzz fuzz-slice test-gpu test-pycuda ros2 clean
 
 setup: $(READY)
 
@@ -37,6 +38,13 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
+
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py --inputs 1000000
+
+fuzz-slice: setup
+	$(BIN)/python -m pytest tests/fuzz --numprocesses 2 --dist loadfile
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu --record $(RECORD)

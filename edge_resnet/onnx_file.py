@@ -185,10 +185,16 @@ def check_finite(model: onnx.ModelProto, name: str) -> None:
     """Refuses weights that are NaN or infinite.
 
     Raises:
-        ModelError: one is; it is named.
+        ModelError: one is, or has not as many values as its shape says; it is named.
     """
     for weight in model.graph.initializer:
-        if weight.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(weight)).all():
+        if weight.data_type not in _FLOATS:
+            continue
+        try:
+            finite = bool(np.isfinite(numpy_helper.to_array(weight)).all())
+        except ValueError as error:  # which the checker lets pass
+            raise ModelError(f"{name}: '{weight.name}' has not as many values as its shape: export it again") from error
+        if not finite:
             raise ModelError(f"{name}: '{weight.name}' has NaN or infinite values: export a model that has none")
 
 
@@ -198,7 +204,13 @@ def described(value: onnx.ValueInfoProto) -> str:
     shape = "×".join(
         dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in held.shape.dim
     )
-    return f"{value.name}: {TensorProto.DataType.Name(held.elem_type).lower()} {shape}"
+    return f"{value.name}: {type_name(held.elem_type)} {shape}"
+
+
+def type_name(kind: int) -> str:
+    """An element type in words; a damaged file has numbers that are none."""
+    known: bool = kind in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(kind)).lower() if known else f"the unknown type {kind}"
 
 
 def _in_words(error: Exception) -> str:

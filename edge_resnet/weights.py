@@ -60,6 +60,8 @@ SHELVES = ("EDGE_RESNET_WEIGHTS", "~/.cache/edge-resnet/weights")
 """Where ``"imagenet"`` looks: the folder that this variable names, or else this one."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_DIMENSIONS = 8
+"""Other tensors may lie beside the weights; of more dimensions than 64 torch computes nothing."""
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 """Endings of the names of training's own counts, BatchNorm's (older checkpoints lack it) and ``AveragedModel``'s: inference
 reads neither."""
@@ -286,6 +288,10 @@ def _check_unpacked(path: Path) -> None:
             size = sum(member.file_size for member in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile):
         return  # the older form, or damaged: torch will say
+    except (
+        NotImplementedError
+    ) as error:  # a zip of a later version, as it says: torch does not look, and would unpack it
+        raise _damaged(path) from error
     check(size, "checkpoint_bytes", str(path), ModelError, "bytes unpacked")
 
 
@@ -387,6 +393,8 @@ def _torchvision_name(name: str) -> str:
 def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     if tensor.is_meta or tensor.layout is not torch.strided:
         raise ModelError(f"{path}: '{name}' is a sparse tensor or one without values: save plain, dense weights")
+    if tensor.ndim > _MOST_DIMENSIONS:
+        raise ModelError(f"{path}: '{name}' has {tensor.ndim} dimensions: weights of a ResNet have 4 at most")
     if tensor.dtype not in _FLOATS:
         return tensor.detach()
     values = tensor.detach().to(torch.float32)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_resnet.demo import demo_recipe
 from edge_resnet.labels import read_labels
 from edge_resnet.preprocessing import NAMED
 from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, QuantizeRecipe, Recipe
+from edge_resnet.stage_cache import StageCache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """For torch, which is not loaded yet, and in processes that tests start. The networks here are small: threads that wait
@@ -56,12 +58,31 @@ effort = "{effort}"
 """
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's builds keep what they finish: a folder of its own, for some of them put doubles into the line."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_CACHES)}"
+    monkeypatch.setenv("EDGE_RESNET_CACHE", str(folder))
+    return folder
+
+
+_CACHES = count()
+
+
 @pytest.fixture(scope="session")
-def demo_build(tmp_path_factory: pytest.TempPathFactory) -> edge_resnet.BuildResult:
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo's builds keep, for those tests that only want the demo built; all workers of this run share it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared-cache"
+
+
+@pytest.fixture(scope="session")
+def demo_build(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> edge_resnet.BuildResult:
     """What building the demo gave, for the CPU and for TensorRT-RTX."""
     recipe = demo_recipe()
     output = tmp_path_factory.mktemp("demo") / "fashion-mnist.edge"
-    return edge_resnet.build(replace(recipe, build=replace(recipe.build, output=output)))
+    recipe = replace(recipe, build=replace(recipe.build, output=output))
+    return edge_resnet.build(recipe, cache=StageCache(shared_cache / "stages"))
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +96,10 @@ def demo_bundle(demo_build: edge_resnet.BuildResult) -> Path:
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the demo's images, a folder a class: three each in ``calibration``, four each in ``test``."""
     root = tmp_path_factory.mktemp("few")
-    for name, source, count in (("calibration", demo.CALIBRATION, 3), ("test", demo.TEST, 4)):
+    for name, source, number in (("calibration", demo.CALIBRATION, 3), ("test", demo.TEST, 4)):
         for folder in source.iterdir():
             (root / name / folder.name).mkdir(parents=True)
-            for path in sorted(folder.iterdir())[:count]:
+            for path in sorted(folder.iterdir())[:number]:
                 shutil.copy(path, root / name / folder.name)
     return root
 

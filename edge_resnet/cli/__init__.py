@@ -35,6 +35,7 @@ COMMANDS = (
     "verify",
     "info",
     "devices",
+    "cache",
 )
 
 app = typer.Typer(
