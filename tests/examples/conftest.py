@@ -13,8 +13,11 @@ from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, Q
 
 
 @pytest.fixture(scope="session")
-def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
+def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Not to be written to; that of ``--bundle`` where one is given."""
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
     path = tmp_path_factory.mktemp("quick") / "model.edge"
     recipe = replace(
         demo_recipe(),
