@@ -1,5 +1,6 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
+# make test-long     the deepest networks, and what takes minutes
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
 # make test-pythons  the runtime's tests under each of PYTHONS that is here (pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13)
@@ -18,7 +19,7 @@ PYCUDA := .venv-pycuda
 PYTHONS ?= python3.10 python3.12 python3.13
 RUNTIME := .runtime
 
-.PHONY: setup demo test test-gpu test-pycuda test-pythons test-arm64 runtime ros2 clean
+.PHONY: setup demo test test-long test-gpu test-pycuda test-pythons test-arm64 runtime ros2 clean
 
 setup: $(READY)
 
@@ -36,7 +37,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p edge_resnet
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long'
+
+test-long: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu --record $(RECORD)

@@ -127,10 +127,7 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
     made.CopyFrom(model)
     graph = made.graph
     del graph.output[:]
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)
-    }
+    shapes = _shapes(model)
     rectified = rectified_tensors(load_graph(model).graph)
     for index, name in enumerate(names):
         stat = f"stat.{index}"
@@ -147,3 +144,19 @@ def _with_statistics(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProt
         for part in ("ends", "sample"):
             graph.output.append(helper.make_tensor_value_info(f"{stat}.{part}", TensorProto.FLOAT, None))
     return made
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Every tensor's shape. Inference copies the model twice, so it is given one without what the weights hold."""
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    for field in ("node", "input", "output", "value_info"):
+        getattr(bare.graph, field).extend(getattr(model.graph, field))
+    bare.graph.name = model.graph.name
+    for weight in model.graph.initializer:
+        kept = bare.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+        if weight.data_type == TensorProto.INT64:  # shapes, pads and slices, whose values inference reads
+            kept.CopyFrom(weight)
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    return {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*inferred.value_info, *inferred.output)
+    }

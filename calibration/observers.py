@@ -178,15 +178,20 @@ class Histogram:
         self.zeros = 0
 
     def add(self, values: Values) -> None:
-        nonzero = int(np.count_nonzero(values))
-        self.zeros += values.size - nonzero
-        if nonzero:
+        zeros = int(np.count_nonzero(values == 0))
+        self.zeros += zeros
+        if zeros < values.size:
             self._widen(self._exponent_for(float(max(values.max(), -values.min()))))
-            assert self.exponent is not None
-            exact = values if self.exponent <= 0 else values.astype(np.float64)  # or −1e-45 might become 0
-            bins = np.floor(np.ldexp(exact, -self.exponent)).astype(np.int64) + self.BINS
-            self.counts += np.bincount(bins.ravel(), minlength=2 * self.BINS)
-            self.counts[self.BINS] -= values.size - nonzero
+            bins = np.floor(self._in_widths(values.ravel())) + self.BINS
+            self.counts += np.bincount(bins.astype(np.int32), minlength=2 * self.BINS)
+            self.counts[self.BINS] -= zeros
+
+    def _in_widths(self, values: Values) -> npt.NDArray[np.floating[Any]]:
+        """Values in units of a bin's width, exactly: in float64 where −1e-45 might become 0, or a factor be infinite."""
+        assert self.exponent is not None
+        if -127 <= self.exponent <= 0:
+            return np.asarray(values * np.float32(math.ldexp(1.0, -self.exponent)))
+        return np.ldexp(values.astype(np.float64), -self.exponent)
 
     def merge(self, other: Histogram) -> None:
         self.zeros += other.zeros
@@ -283,6 +288,7 @@ class MseObserver(HistogramObserver):
         used = self.histogram.counts > 0
         counts = self.histogram.counts[used].astype(np.float64)
         centres = self.histogram.centres[used]
+        nearest = np.empty_like(centres)
         largest = max(abs(self.minimum), abs(self.maximum))
         if not counts.size:
             return largest, self.minimum, self.maximum
@@ -292,8 +298,14 @@ class MseObserver(HistogramObserver):
             if scale <= 0:
                 return math.inf
             lowest = np.rint(low / scale)
-            steps = np.clip(np.rint(centres / scale), lowest, lowest + levels)
-            return float(np.dot(counts, (centres - steps * scale) ** 2))
+            steps = np.divide(centres, scale, out=nearest)
+            np.rint(steps, out=steps)
+            np.maximum(steps, lowest, out=steps)
+            np.minimum(steps, lowest + levels, out=steps)
+            steps *= scale
+            steps -= centres
+            steps *= steps
+            return float(np.dot(counts, steps))
 
         shares = np.linspace(1.0, 0.02, self.STEPS)
         amax = largest * min(shares, key=lambda share: error(-largest * share, largest * share, 254))

@@ -191,10 +191,10 @@ def test_two_writers_leave_one_whole_bundle(tmp_path: Path) -> None:
 # What was changed on the way is noticed.
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_changed_byte_is_noticed(tmp_path: Path) -> None:
     data = written(tmp_path / "model.edge", members={"cpu.onnx": b"network"})
     for place in range(len(data)):
-        for mask in (*(1 << bit for bit in range(8)), 0xFF):
+        for mask in (0x01, 0x20, 0x80, 0xFF):  # 0x20 turns letters into small ones
             changed = bytearray(data)
             changed[place] ^= mask
             refusal(tmp_path, bytes(changed))

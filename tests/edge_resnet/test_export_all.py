@@ -44,7 +44,7 @@ def session_of_any_size(exported: onnx.ModelProto) -> onnxruntime.InferenceSessi
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in ARCHITECTURES]
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in HEAVY else []) for name in ARCHITECTURES]
 )
 def test_onnx_runtime_answers_as_torch(name: str) -> None:
     model = trained(name)

@@ -26,11 +26,19 @@ from edge_resnet.preprocessing import Color, Crop, Interpolation, Preprocessing
 
 QUICK = ("resnet18", "resnet50v1", "resnet50v2", "resnetv2-18", "resnet8", "plain20", "resnext50", "resnet18d")
 """One of each family."""
-SLOW = ("resnet50", "resnet152", "resnet110", "plain34", "resnet101v2", "resnetv2-50", "wide-resnet50", "resnet50d")
+SLOW = ("resnet50", "plain34", "resnetv2-50", "resnet50d")
+LONG = ("resnet152", "resnet110", "resnet101v2", "wide-resnet50")
 """Wider and deeper ones; those that are left differ from these in depth alone, and benchmarks/architectures.py has all."""
 SIZE = 32
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
-every_family = pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+every_family = pytest.mark.parametrize(
+    "name",
+    [
+        *QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+        *(pytest.param(name, marks=pytest.mark.long) for name in LONG),
+    ],
+)
 
 
 def exported(name: str) -> onnx.ModelProto:

@@ -52,12 +52,12 @@ def logits(model: ResNet) -> Array:
 
 
 def pairs() -> Iterator[object]:
-    """(library, its name, our name, suffix): every network in every format; of Keras's deep ones, one format."""
+    """(library, its name, our name, suffix): every network in every format; deep and wide ones, in one, are long."""
     for library, names in OURS.items():
         for name, ours in names.items():
             heavy = any(part in name for part in ("101", "152", "wide"))
             for suffix in SUFFIXES[library][: 1 if heavy else None]:
-                marks = [pytest.mark.slow] if heavy else []
+                marks = [pytest.mark.long] if heavy else []
                 yield pytest.param(library, name, ours, suffix, marks=marks, id=f"{library}-{name}{suffix}")
 
 
