@@ -18,12 +18,13 @@ from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quanti
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest, coverage_note
-from edge_resnet.check import Gate, Judgement, float_run
-from edge_resnet.engine_options import as_flags
+from edge_resnet.check import BATCH, Gate, Judgement, float_run
+from edge_resnet.drift_reference import MOST, Reference
+from edge_resnet.engine_options import next_step
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError, EngineError
+from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
@@ -103,6 +104,7 @@ def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
+            members |= _usual(calibration, source, judge).member()
             write_bundle(recipe.build.output, manifest, members)
         notes = (each.engine.note_on(each.precision) for each in wanted)
         for note in dict.fromkeys((*source.changes, *filter(None, notes))):
@@ -134,11 +136,12 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
         EngineError: the target or the precision is unknown, or the compiler lacks an option.
     """
     target = target_named(name).at(recipe.build.precision)
+    target.check_dla(recipe.engine.dla_core)
     engine = engine_class(target.kind)
     try:
         engine.check_options(recipe.engine)
-    except EngineError as error:
-        raise EngineError(f"target '{name}': {error}, or build this target without the others") from error
+    except (EngineError, UnavailableError) as error:
+        raise type(error)(f"target '{name}': {error}, or build this target without the others") from error
     return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 
@@ -177,7 +180,7 @@ def _calibrate(
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:
     if built.result.verified != "deferred":
         return built
-    command = f"edge-resnet compile {recipe.build.output.name} --target {built.result.target}{as_flags(recipe.engine)}"
+    command = next_step(recipe.build.output.name, target_named(built.result.target), recipe.engine)
     return replace(built, result=replace(built.result, next=command))
 
 
@@ -232,6 +235,12 @@ class _Lowering:
 
 _SCHEME: dict[str, Callable[[type[Engine]], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
 """Precision → the scheme that a kind of engine takes."""
+
+
+def _usual(images: ImageSet, source: Network, judge: Judge) -> Reference:
+    """What a drift monitor compares with: images that look like those of use, and FP32's answers to them."""
+    batches = images.draw(MOST).batches(source.preprocessing, BATCH)
+    return Reference.of(batches, None if judge.features else judge.reference)
 
 
 def _contents(

@@ -17,10 +17,10 @@ from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
+from edge_resnet.loading import find_engine, opened
 from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.progress import Progress
-from edge_resnet.runtime import find_engine
 
 
 def check_file(
@@ -106,5 +106,5 @@ def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:
     engine = engine_class(wanted.kind)
     if engine.why_not_run(wanted) is None:
         found = find_engine(path, bundle, target)
-        return Contestant(wanted.name, engine(found.data).run, "measured")
+        return Contestant(wanted.name, opened(path, found).run, "measured")
     return Contestant(wanted.name, lowered_from_bundle(path, bundle, engine).predicted, "predicted")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge_resnet.errors import BundleError
 from edge_resnet.frames import CameraFrame
+from edge_resnet.loading import Fallback, Verify
 from edge_resnet.runtime import Frame, ReadyFrame, Runtime, Timing
 from edge_resnet.stream import Stream
 
@@ -78,18 +79,30 @@ class Classifier(Runtime):
         target: which of its engines; by default the fastest kind that runs here. ``target`` and ``why`` say which it is.
         color: of the arrays that it is called with: ``rgb``, ``bgr``, ``rgba``, ``gray``, ``nv12``, …
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
+        verify: when the engine must answer the golden samples before it is used: ``unmeasured`` (where it was not
+            measured on this device with this version of its library) or ``golden`` (always).
+        fallback: what to do when it cannot be loaded or answers otherwise: ``refuse``, or ``next`` for the next engine.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network gives features.
         UnavailableError: none of its engines runs here.
+        EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
+        GateError: the engine answers the golden samples otherwise here.
     """
 
     labels: tuple[str, ...]
 
     def __init__(
-        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+        self,
+        path: str | Path,
+        *,
+        target: str | None = None,
+        color: str = "rgb",
+        cuda: str | None = None,
+        verify: str | Verify = Verify.UNMEASURED,
+        fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda)
+        super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)
         if self.labels is None:
             self.close()
             raise BundleError(f"bundle '{path}' gives features, not classes: open it with edge_resnet.Embedder")

@@ -35,6 +35,8 @@ class KeptEngine:
     data: bytes
     frames: FrameFormat | None
     """What its camera gives, if its graph prepares frames itself; None: it takes prepared frames."""
+    versions: dict[str, str]
+    """Libraries and devices that it was compiled with and for, and measured on."""
 
 
 def write_companion(
@@ -61,7 +63,9 @@ def engines_of(path: Path, bundle: Bundle) -> dict[str, KeptEngine]:
         BundleError: an engine lies there whose record is missing, belongs to another bundle, or does not match it.
     """
     found = {
-        entry.target: KeptEngine(bundle.read(entry.member), None) for entry in bundle.manifest.engines if entry.member
+        entry.target: KeptEngine(bundle.read(entry.member), None, entry.versions)
+        for entry in bundle.manifest.engines
+        if entry.member
     }
     for target in all_targets():
         engine_path = companion_path(path, target)
@@ -92,5 +96,7 @@ def _checked(engine_path: Path, target: str, bundle_digest: str) -> KeptEngine:
         raise BundleError(f"{engine_path} was compiled for another target or from another bundle: {_ADVICE}")
     if record.get("engine") != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{engine_path} is not the engine that its record names: {_ADVICE}")
-    frames = record.get("frames")
-    return KeptEngine(data, None if frames is None else FrameFormat.from_json(frames))
+    frames, versions = record.get("frames"), record.get("versions")
+    if not isinstance(versions, dict) or not all(isinstance(value, str) for value in versions.values()):
+        raise BundleError(f"{engine_path} has a record that does not say what compiled it: {_ADVICE}")
+    return KeptEngine(data, None if frames is None else FrameFormat.from_json(frames), versions)

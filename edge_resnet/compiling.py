@@ -9,11 +9,14 @@ from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, o
 from edge_resnet.calibration.qdq import QuantizedModel, is_fp8, quantized_convolutions
 from edge_resnet.calibration.tensorrt_form import refuse_misread
 from edge_resnet.companion import companion_path, write_companion
+from edge_resnet.engine_options import next_step
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
+from edge_resnet.engines.jetpacks import never_with_python
 from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import EngineError, GateError, ModelError
+from edge_resnet.engines.this_device import this_device
+from edge_resnet.errors import EngineError, GateError, ModelError, UnavailableError
 from edge_resnet.frames import FrameFormat
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, read_metadata, serialise
@@ -71,6 +74,7 @@ def compile_source(
     target = target_named(target_name)
     engine = engine_class(target.kind)
     engine.check_options(options)
+    target.check_dla(options.dla_core)
     notes: list[str] = []
     if source.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(source)
@@ -87,10 +91,23 @@ def compile_source(
         preprocessing = read_metadata(model, str(source)).preprocessing
     if frames is not None:
         lowered = _with_camera(source, lowered, preprocessing, frames)
+    _require_here(source, target, engine, options)
     compiled = compile_engine(engine, lowered.compiled_from, target, options, progress)
     lowered.check_coverage(target.name, compiled.layers)
     of_precision = engine.note_on(lowered.precision)
     return CompiledSource(target, compiled, bundle, frames, (*notes, *([] if of_precision is None else [of_precision])))
+
+
+def _require_here(source: Path, target: Target, engine: type[Engine], options: BuildOptions) -> None:
+    """Refuses a Jetson that this machine is not, with what to do about it."""
+    reason = engine.why_not_compile(target)
+    if reason is None or not target.jetpacks or this_device().is_one(target):
+        return
+    trtexec = never_with_python(target)
+    advice = (
+        f"run `{next_step(str(source), target, options)}`" if trtexec else "run the same command there (docs/jetson.md)"
+    )
+    raise UnavailableError(f"cannot compile for {target.name}: {reason}: {advice}")
 
 
 def _with_camera(source: Path, lowered: Lowered, preprocessing: Preprocessing | None, frames: FrameFormat) -> Lowered:
@@ -150,7 +167,8 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
     if precision in QUANTIZED:
         if engine.scheme != "tensorrt":
             raise EngineError(
-                f"{path} holds Q/DQ for TensorRT alone; an engine for the CPU is made when it is built, with --target cpu"
+                f"{path} holds Q/DQ for TensorRT alone: an engine for the CPU comes with the bundle, from `edge-resnet "
+                "build RECIPE --target cpu`, and Classifier, which runs it, takes frames of every size without --frames"
             )
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
     model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)

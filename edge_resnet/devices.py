@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.engines.jetpacks import without_python
+from edge_resnet.engines.jetpacks import never_with_python, without_python
 from edge_resnet.engines.registry import engine_class
+from edge_resnet.engines.specification import Hardware, all_hardware
 from edge_resnet.engines.targets import JetPack, Target, all_targets
 from edge_resnet.engines.this_device import ThisDevice, this_device
 
@@ -25,6 +26,11 @@ class DeviceStatus:
     why_not_run: str | None
     instead: str | None
     """How the target is served where it has no Python for this package."""
+
+    @property
+    def modules(self) -> tuple[Hardware, ...]:
+        """The products of the target whose figures are published, for `edge-resnet estimate`."""
+        return tuple(each for each in all_hardware().values() if each.target == self.target.name)
 
     @property
     def why_not(self) -> str | None:
@@ -47,6 +53,17 @@ class DeviceStatus:
             "instead": self.instead,
             "precisions": list(self.target.precisions),
             "description": self.target.description,
+            "sms": list(self.target.sms),
+            "dla_cores": self.target.dla_cores,
+            "modules": [
+                {
+                    "name": each.name,
+                    "description": each.description,
+                    "memory_gb": each.memory_gb,
+                    "power_modes": [mode.name for mode in each.modes],
+                }
+                for each in self.modules
+            ],
         }
 
 
@@ -58,7 +75,7 @@ def device_statuses(root: Path = Path("/")) -> list[DeviceStatus]:
 
 def _status(target: Target, here: ThisDevice) -> DeviceStatus:
     engine, installed = engine_class(target.kind), here.jetpack(target)
-    releases = target.jetpacks if installed is None else (installed,)
+    old = never_with_python(target) if installed is None else without_python(installed)
     instead = f"served without Python there: edge-resnet export-trtexec BUNDLE --target {target.name} -o FOLDER"
     return DeviceStatus(
         target,
@@ -66,5 +83,5 @@ def _status(target: Target, here: ThisDevice) -> DeviceStatus:
         installed,
         engine.why_not_compile(target),
         engine.why_not_run(target),
-        instead if releases and all(map(without_python, releases)) else None,
+        instead if old else None,
     )

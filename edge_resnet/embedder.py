@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import BundleError
+from edge_resnet.loading import Fallback, Verify
 from edge_resnet.runtime import Frame, Runtime
 
 
@@ -22,16 +23,27 @@ class Embedder(Runtime):
         target: which of its engines; by default the fastest kind that runs here.
         color: of the arrays that it is called with; see ``Runtime``.
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
+        verify: when the engine must answer the golden samples before it is used; see ``Runtime``.
+        fallback: what to do when it cannot be loaded or answers otherwise; see ``Runtime``.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network classifies.
         UnavailableError: none of its engines runs here.
+        EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
+        GateError: the engine answers the golden samples otherwise here.
     """
 
     def __init__(
-        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+        self,
+        path: str | Path,
+        *,
+        target: str | None = None,
+        color: str = "rgb",
+        cuda: str | None = None,
+        verify: str | Verify = Verify.UNMEASURED,
+        fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda)
+        super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)
         if self.labels is not None:
             self.close()
             raise BundleError(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+
+from edge_resnet.engines.jetpacks import never_with_python
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
+from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, RecipeError
 from edge_resnet.toml_table import Table
 
@@ -59,9 +64,27 @@ def parse_batches(text: str) -> BatchRange:
     return BatchRange(*(int(part) for part in (parts if len(parts) == 3 else parts * 3)))
 
 
+def next_step(source: str, target: Target, options: BuildOptions) -> str:
+    """The command that makes an engine of a file for a Jetson that is not here: on it or, where it has no Python for this
+    package, anywhere.
+    """
+    chosen = f"{shlex.quote(source)} --target {target.name}{as_flags(options)}"
+    if never_with_python(target):
+        return f"edge-resnet export-trtexec {chosen} -o {target.name}"
+    return f"edge-resnet compile {chosen}"
+
+
 def as_flags(options: BuildOptions) -> str:
     """The options that were chosen, as the flags that choose them; with a space in front of each."""
-    chosen = {name: value for name, value in options.chosen.items() if name in FLAGS}
-    return "".join(
-        f" {FLAGS[name]}" if value == "true" else f" {FLAGS[name]} {value}" for name, value in chosen.items()
-    )
+    return flags_of(options.chosen)
+
+
+def recorded_options(versions: Mapping[str, str]) -> dict[str, str]:
+    """The options that an engine was compiled with, out of its versions."""
+    return dict(option.split("=", 1) for option in versions.get("options", "").split() if "=" in option)
+
+
+def flags_of(chosen: Mapping[str, str]) -> str:
+    """Options by name, with their values as text, as flags; with a space in front of each."""
+    known = {name: value for name, value in chosen.items() if name in FLAGS}
+    return "".join(f" {FLAGS[name]}" if value == "true" else f" {FLAGS[name]} {value}" for name, value in known.items())

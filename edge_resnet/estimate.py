@@ -13,7 +13,7 @@ from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, open_bundle
 from edge_resnet.engines.roofline import BYTES, Constants, Launch, all_seconds, live_bytes, weight_bytes
 from edge_resnet.engines.specification import Hardware, Mode, hardware_named
 from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import EngineError
+from edge_resnet.errors import EngineError, ModelError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,6 +139,11 @@ def _launches(model: str) -> tuple[str | None, tuple[Launch, ...]]:
         return bundle.manifest.precision, launches_of(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER), model)
     if path.suffix == ".onnx":
         return None, launches_of(read_onnx(path), model)
+    if path.suffix:
+        raise ModelError(
+            f"'{model}' is no architecture, ONNX or bundle: give one of them; of a checkpoint or a recipe its architecture "
+            "will do (`edge-resnet models` lists them), since weights do not change the speed"
+        )
     return None, architecture_launches(model)
 
 

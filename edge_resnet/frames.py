@@ -88,6 +88,7 @@ CHANNELS: dict[FrameColor, tuple[int, ...]] = {
     color: tuple(matrix.argmax(1).tolist()) for color, (matrix, _) in MIXES.items() if color not in VIDEO
 }
 """Which channels of the others are red, green and blue, or grey."""
+_EVEN = "give the picture's height and width as the camera sends it, or have the camera send another size"
 _STRIP = 32
 """Rows of chroma that become RGB at once: what they need stays in a processor's cache."""
 
@@ -121,9 +122,13 @@ class FrameFormat:
         if min(self.height, self.width) < 1:
             raise ImageError(f"frames of {self.height}×{self.width}: give both sides in pixels, each 1 or more")
         if self.color in SUBSAMPLED and (self.height % 2 or self.width % 2):
-            raise ImageError(f"frames of {self.height}×{self.width}: '{self.color.value}' has even sides only")
+            raise ImageError(f"{self._sides} has even sides only: {_EVEN}")
         if self.color in LUMA_OF_PAIRS and self.width % 2:
-            raise ImageError(f"frames of {self.height}×{self.width}: '{self.color.value}' has an even width only")
+            raise ImageError(f"{self._sides} has an even width only: {_EVEN}")
+
+    @property
+    def _sides(self) -> str:
+        return f"frames of {self.height}×{self.width}: '{self.color.value}'"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -131,6 +136,11 @@ class FrameFormat:
         if self.color in SUBSAMPLED:
             return self.height * 3 // 2, self.width, 1
         return self.height, self.width, channels_of(self.color)
+
+    @property
+    def flag(self) -> str:
+        """As ``parse`` reads it."""
+        return f"{self.height}x{self.width}:{self.color.value}"
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width} {self.color.value}"

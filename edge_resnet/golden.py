@@ -14,15 +14,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.bundle import Bundle
+from edge_resnet.bundle import FP32_MEMBER, Bundle
 from edge_resnet.engines.engine import Engine
+from edge_resnet.engines.registry import engine_class
 from edge_resnet.errors import BundleError
+from edge_resnet.frames import FrameFormat
+from edge_resnet.preprocessing import Preprocessing
 
 SAMPLES = 8
 TOLERANCE_DB = 15.0
 """An engine's logits must have this SQNR against the expected ones. Kernels may round a sum the other way: that leaves
 40 dB and more with trained networks, 20 dB with a ResNet-50 of random weights (``benchmarks/cpu_speed.py``). A wrong zero
 point, saturated sums or swapped channels leave far less."""
+
+FP32_TOLERANCE_DB = 10.0
+"""The SQNR against FP32's logits, of an engine that was compiled later: what it should answer itself nobody has written
+down. INT8 of a trained network has 20 to 32 dB (``benchmarks/README.md``); what is broken has less than 10."""
 
 Frames = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
@@ -65,17 +72,46 @@ def read_golden(bundle: Bundle, name: str) -> npt.NDArray[Any]:
 
 
 def replay(bundle: Bundle, target: str, engine: Engine) -> GoldenResult:
-    """Runs an engine over the bundle's golden samples and compares."""
-    frames, expected = read_golden(bundle, "frames"), read_golden(bundle, target)
-    answers = np.concatenate([engine.run(frames[i : i + 1]) for i in range(len(frames))])
-    return judge(target, expected, answers)
+    """Runs an engine over the bundle's golden samples and compares: with its own logits, or with FP32's where it was
+    compiled later.
+    """
+    frames = read_golden(bundle, "frames")
+    if f"golden/{target}.npy" in bundle.names:
+        return judge(target, read_golden(bundle, target), one_by_one(engine, frames))
+    return judge(target, read_golden(bundle, "fp32"), one_by_one(engine, frames), FP32_TOLERANCE_DB)
 
 
-def judge(target: str, expected: Logits, answers: Logits) -> GoldenResult:
-    """Whether the answers are the expected ones within ``TOLERANCE_DB``."""
+def replay_camera(bundle: Bundle, target: str, engine: Engine, frames: FrameFormat) -> GoldenResult:
+    """As ``replay``, for an engine that prepares a camera's frames itself: the samples, enlarged to buffers of that camera,
+    against FP32 on what the preprocessing makes of them.
+    """
+    buffers = np.stack([_enlarged(sample, frames.shape) for sample in read_golden(bundle, "frames")])
+    preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
+    prepared = np.stack([preprocessing.prepare(buffer, "a golden sample", frames.color) for buffer in buffers])
+    with engine_class("onnxruntime")(bundle.read(FP32_MEMBER)) as fp32:
+        expected = fp32.run(prepared)
+    return judge(target, expected, one_by_one(engine, buffers), FP32_TOLERANCE_DB)
+
+
+def _enlarged(sample: Frames, shape: tuple[int, int, int]) -> Frames:
+    """A sample as bytes of a camera's buffer, its pixels repeated; any bytes are some picture, in every colour."""
+    rows, columns = (
+        np.arange(wanted) * have // wanted for wanted, have in zip(shape[:2], sample.shape[:2], strict=True)
+    )
+    channels = np.arange(shape[2]) % sample.shape[2]
+    return np.ascontiguousarray(sample[rows][:, columns][:, :, channels])
+
+
+def one_by_one(engine: Engine, frames: Frames) -> Logits:
+    """The answers, each frame run alone, as a camera's are."""
+    return np.concatenate([engine.run(frames[index : index + 1]) for index in range(len(frames))])
+
+
+def judge(target: str, expected: Logits, answers: Logits, tolerance_db: float = TOLERANCE_DB) -> GoldenResult:
+    """Whether the answers are the expected ones within the tolerance."""
     noise = float(np.square(expected.astype(np.float64) - answers).sum())
     signal = float(np.square(expected, dtype=np.float64).sum())
     if noise == 0:
         return GoldenResult(target, None, True)
     sqnr = 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf
-    return GoldenResult(target, sqnr, sqnr >= TOLERANCE_DB)
+    return GoldenResult(target, sqnr, sqnr >= tolerance_db)

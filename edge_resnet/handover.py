@@ -20,7 +20,7 @@ from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import JetPack, Target, target_named
 from edge_resnet.engines.this_device import this_device
-from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecFiles, TrtexecInput, trtexec_command
+from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecFiles, TrtexecInput, knows_dla, trtexec_command
 from edge_resnet.errors import EngineError
 from edge_resnet.handover_network import HandedNetwork, calibrated_network, handed_network, stripped_network
 from edge_resnet.onnx_file import described, parse_onnx
@@ -128,8 +128,13 @@ def _jetpack(target: Target, version: str | None) -> JetPack:
 def _check_dla(target: Target, jetpack: JetPack, order: HandoverOrder) -> None:
     if order.options.dla_core is None:
         return
-    if target.dla_cores == 0:
-        raise EngineError(f"{target.name} has no DLA: leave --dla out")
+    target.check_dla(order.options.dla_core)
+    if not knows_dla(jetpack.tensorrt):
+        known = [release.version for release in target.jetpacks if knows_dla(release.tensorrt)]
+        raise EngineError(
+            f"TensorRT {jetpack.tensorrt} of JetPack {jetpack.version} does not know DLA: leave --dla out, or give a "
+            f"--jetpack whose does ({', '.join(known)})"
+        )
     if order.table is None and _major(jetpack) < _OWN_DLA_QDQ:
         raise EngineError(
             f"DLA in TensorRT {jetpack.tensorrt} takes INT8 from a calibration cache, for a network with its ReLUs and "

@@ -12,8 +12,7 @@ from edge_resnet.companion import read_record
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
-from edge_resnet.golden import replay
-from edge_resnet.runtime import find_engine
+from edge_resnet.loading import find_engine, opened, replayed
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
@@ -47,8 +46,9 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
         if why_not is not None:
             found.append({"target": entry.target, "passed": None, "sqnr_db": None, "why_not": why_not})
             continue
-        with kind(find_engine(path, bundle, entry.target).data) as engine:
-            result = replay(bundle, entry.target, engine)
+        engine = find_engine(path, bundle, entry.target)
+        with opened(path, engine) as runs:
+            result = replayed(bundle, engine, runs)
         found.append({"target": entry.target, "passed": result.passed, "sqnr_db": result.sqnr_db, "why_not": None})
     return found
 

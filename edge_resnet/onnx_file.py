@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,15 @@ LOGITS, FEATURES = "logits", "features"
 """Names of the one output: a classifier's, float32 batch×classes, and a feature extractor's, batch×channels or ×h×w."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_CHECKPOINT = "a checkpoint by its name: make ONNX of it with `edge-resnet export --arch ARCH --weights {0} -o F.onnx`"
+_OTHER_KINDS = {
+    **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors", ".h5", ".keras"), _CHECKPOINT),
+    ".toml": "a recipe by its name: build it with `edge-resnet build {0}`, and give the bundle",
+    ".edge": "a bundle by its name: give the ONNX that it was made from, or one that `edge-resnet export` writes",
+    ".json": "a calibration table by its name: give the ONNX that it belongs to",
+    ".engine": "a compiled engine by its name: give the ONNX or the bundle that it was made from",
+}
+"""Suffix → what a file that is no ONNX then is, and what to do."""
 _LARGEST = 2**31
 """Bytes that a protobuf message, and so an ONNX file, cannot have."""
 
@@ -93,6 +102,9 @@ def _parsed(data: bytes, name: str, folder: Path | None) -> onnx.ModelProto:
     except ModelError:
         raise
     except Exception as error:  # protobuf and the checker raise unrelated classes
+        other = _OTHER_KINDS.get(PurePath(name).suffix.lower())
+        if other is not None:
+            raise ModelError(f"{name} is no ONNX model, but {other.format(name)}") from error
         raise ModelError(f"{name} is no valid ONNX model: {_in_words(error)}: export it again") from error
     check_finite(model, name)
     return model

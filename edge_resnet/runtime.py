@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, TypeGuard
 
@@ -17,15 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.bundle import MEASURED_ON, Bundle, open_bundle
-from edge_resnet.companion import engines_of
+from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Engine
-from edge_resnet.engines.registry import engine_class
-from edge_resnet.engines.targets import Target, target_named
-from edge_resnet.errors import GateError, ImageError, UnavailableError
-from edge_resnet.frames import CameraFrame, FrameColor, FrameFormat, color_named
-from edge_resnet.golden import replay
+from edge_resnet.errors import EngineError, ImageError
+from edge_resnet.frames import CameraFrame, FrameColor, color_named
 from edge_resnet.images import read_image
+from edge_resnet.loading import Fallback, LoadPlan, Verify, chosen, load
 from edge_resnet.preprocessing import Preprocessing
 
 _LOG = logging.getLogger(__name__)
@@ -68,69 +68,30 @@ class ReadyFrame:
         return Timing(self.prepare_ms, run_ms, None if captured is None else 1e3 * (time.monotonic() - captured))
 
 
+class Watcher(Protocol):
+    """Sees the answers of a runtime as they come: a drift monitor, shadow mode, or one of your own."""
+
+    def observe(self, answer: npt.NDArray[np.float32], pixels: Callable[[], npt.NDArray[np.uint8] | None]) -> None:
+        """Takes one answer; called on the thread that asked for it, which waits.
+
+        Args:
+            answer: the engine's, of one frame.
+            pixels: gives that frame as the network sees it, uint8 H×W×C, not to be written to; costs a preparation where
+                the engine prepares frames itself. None of a frame on the GPU.
+        """
+
+
 @dataclass(frozen=True)
-class RunnableEngine:
-    """An engine of a bundle, and what it is for."""
+class RuntimeStats:
+    """What became of the frames that a runtime was given; each is in one of these, or at work."""
 
-    target: Target
-    data: bytes
-    frames: FrameFormat | None
-    """What its camera gives, if its graph prepares frames itself."""
-    why: str
-    """Why it was chosen, in one line."""
-
-
-def find_engine(path: Path, bundle: Bundle, target: str | None) -> RunnableEngine:
-    """Chooses the engine that runs here: one for a GPU before one for the CPU.
-
-    Args:
-        path: where the bundle is; engines compiled later lie beside it.
-        bundle: the opened bundle.
-        target: the target to use; None chooses.
-
-    Raises:
-        UnavailableError: none runs here; the message says why, for each.
-    """
-    engines = engines_of(path, bundle)
-    if target is not None:
-        wanted = target_named(target).name
-        if wanted not in engines:
-            raise UnavailableError(
-                f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): "
-                f"run `edge-resnet compile {path} --target {wanted}`"
-            )
-        engines = {wanted: engines[wanted]}
-    reasons: list[str] = []
-    for name in sorted(engines, key=lambda name: target_named(name).kind == "onnxruntime"):
-        found = target_named(name).at(bundle.manifest.precision)
-        why_not = engine_class(found.kind).why_not_run(found)
-        if why_not is None:
-            return RunnableEngine(found, engines[name].data, engines[name].frames, _why(name, target, reasons))
-        reasons.append(f"{name}: {why_not}")
-    raise UnavailableError(f"no engine of {path} runs here: {'; '.join(reasons) or 'it holds none'}")
-
-
-def _why(name: str, asked: str | None, passed_over: list[str]) -> str:
-    if asked is not None:
-        return f"{name}: asked for"
-    return f"{name}: " + (f"others do not run here ({'; '.join(passed_over)})" if passed_over else "it runs here")
-
-
-def _verify_on_another_device(path: Path, bundle: Bundle, target: str, engine: Engine) -> None:
-    """Replays the golden samples where the engine was measured on another device: kernels differ, and INT8 sums with them.
-
-    Raises:
-        GateError: the engine answers otherwise here.
-    """
-    measured_on = {entry.target: entry.versions.get(MEASURED_ON) for entry in bundle.manifest.engines}.get(target)
-    if measured_on in (None, engine.device()):
-        return
-    result = replay(bundle, target, engine)
-    if not result.passed:
-        raise GateError(
-            f"{path}: the engine for {target} answers the golden samples {result.sqnr_db:.1f} dB off on this device "
-            f"({engine.device()}; it was built on {measured_on}): build the bundle here"
-        )
+    answered: int = 0
+    refused: int = 0
+    """They could not be prepared: another dtype, shape or colour, or no image."""
+    failed: int = 0
+    """The engine raised an error."""
+    not_finite: int = 0
+    """The engine gave NaN or infinity for one of their batch, of which no prediction is made."""
 
 
 class Runtime:
@@ -142,21 +103,34 @@ class Runtime:
         color: of the arrays that it is called with, one of ``FrameColor``'s values; frames of a stream say their own.
         cuda: the Python binding of CUDA that an engine on a GPU shall use, ``cuda-bindings`` or ``pycuda``; None takes
             the environment's ``EDGE_RESNET_CUDA``, else the one that is installed.
+        verify: when the engine must answer the golden samples first, one of ``Verify`` or its value.
+        fallback: what to do when the engine cannot be loaded or answers otherwise, one of ``Fallback`` or its value; a
+            ``target`` that was asked for is never exchanged for another.
 
     Raises:
         BundleError: the bundle is damaged or no bundle.
         ImageError: there is no such colour.
         UnavailableError: none of its engines runs here.
-        GateError: this is another device than the bundle was built on, and the engine answers otherwise on it.
+        EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
+        GateError: the engine answers the golden samples otherwise here.
     """
 
     def __init__(
-        self, path: str | Path, *, target: str | None = None, color: str = "rgb", cuda: str | None = None
+        self,
+        path: str | Path,
+        *,
+        target: str | None = None,
+        color: str = "rgb",
+        cuda: str | None = None,
+        verify: str | Verify = Verify.UNMEASURED,
+        fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         path = Path(path)
         self.color = color_named(color)
+        plan = LoadPlan(chosen(Verify, "verify", verify), chosen(Fallback, "fallback", fallback), cuda)
         bundle = open_bundle(path)
-        found = find_engine(path, bundle, target)
+        self.engine: Engine
+        found, self.engine = load(path, bundle, target, plan)
         self.target, self.why = found.target.name, found.why
         _LOG.info("%s runs on %s", path, found.why)
         self.labels = bundle.manifest.labels
@@ -164,13 +138,24 @@ class Runtime:
         self.preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
         self.frames = found.frames
         """What the camera gives, where the engine's graph prepares frames itself: then it takes no others."""
-        self.engine: Engine = engine_class(found.target.kind)(found.data, cuda=cuda)
-        try:
-            _verify_on_another_device(path, bundle, self.target, self.engine)
-            _warm_up(self.engine)
-        except BaseException:
-            self.engine.close()
-            raise
+        self.device = self.engine.device()
+        """What the engine runs on, in words."""
+        self._watchers: tuple[Watcher, ...] = ()
+        self._lock, self._counts = Lock(), Counter[str]()
+
+    def watch(self, *watchers: Watcher) -> None:
+        """Shows every answer from now on to watchers; what one of them raises is logged, and harms no answer."""
+        self._watchers += watchers
+
+    @property
+    def stats(self) -> RuntimeStats:
+        """What became of the frames so far."""
+        with self._lock:
+            return RuntimeStats(**self._counts)
+
+    def _count(self, what: str, frames: int) -> None:
+        with self._lock:
+            self._counts[what] += frames
 
     def answers(self, frames: Sequence[Frame | CameraFrame]) -> npt.NDArray[np.float32]:
         """Prepares frames and runs them, in batches as large as the engine takes.
@@ -199,16 +184,57 @@ class Runtime:
             ImageError: the frame has another dtype or shape, or the file is no image.
         """
         start = time.perf_counter()
-        pixels = frame if _on_gpu(frame) else self._prepared(frame, color or self.color, name)
+        try:
+            pixels = frame if _on_gpu(frame) else self._prepared(frame, color or self.color, name)
+        except Exception:
+            self._count("refused", 1)
+            raise
         return ReadyFrame(frame, pixels, 1e3 * (time.perf_counter() - start))
 
     def _run(self, ready: Sequence[ReadyFrame]) -> tuple[npt.NDArray[np.float32], float]:
-        """Answers, and the milliseconds that they took."""
+        """Answers, and the milliseconds that they took.
+
+        Raises:
+            EngineError: the engine failed, or gave NaN or infinity: no answer is made of those.
+        """
         if not ready:
             raise ImageError("an empty list of frames: give at least one")
         start = time.perf_counter()
-        found = self._answered([frame.pixels for frame in ready])
-        return found, 1e3 * (time.perf_counter() - start)
+        try:
+            found = self._answered([frame.pixels for frame in ready])
+        except Exception:
+            self._count("failed", len(ready))
+            raise
+        run_ms = 1e3 * (time.perf_counter() - start)
+        self._require_finite(found)
+        self._count("answered", len(ready))
+        for watcher in self._watchers:
+            self._show(watcher, ready, found)
+        return found, run_ms
+
+    def _require_finite(self, answers: npt.NDArray[np.float32]) -> None:
+        if np.isfinite(answers).all():
+            return
+        self._count("not_finite", len(answers))
+        first = int(np.argmin(np.isfinite(answers).reshape(len(answers), -1).all(axis=1)))
+        raise EngineError(
+            f"the engine for {self.target} gave NaN or infinity for frame {first} of {len(answers)}: open it again "
+            f"with verify='golden'; if that passes, doubt the device's memory"
+        )
+
+    def _show(self, watcher: Watcher, ready: Sequence[ReadyFrame], answers: npt.NDArray[np.float32]) -> None:
+        try:
+            for frame, answer in zip(ready, answers, strict=True):
+                watcher.observe(answer, partial(self._as_the_network_sees, frame.pixels))
+        except Exception:
+            _LOG.exception("a watcher failed, and missed frames: %s", type(watcher).__name__)
+
+    def _as_the_network_sees(self, pixels: npt.NDArray[np.uint8] | OnGpu) -> npt.NDArray[np.uint8] | None:
+        if not isinstance(pixels, np.ndarray):
+            return None
+        if self.frames is None:
+            return pixels
+        return self.preprocessing.prepare(pixels, "a frame to be watched", self.frames.color)
 
     def _answered(self, frames: Sequence[npt.NDArray[np.uint8] | OnGpu]) -> npt.NDArray[np.float32]:
         on_gpu = [frame for frame in frames if _on_gpu(frame)]
@@ -261,14 +287,6 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _warm_up(engine: Engine) -> None:
-    """The first runs are slow: memory is taken, and on a GPU kernels are loaded and the second run becomes a graph."""
-    spec = engine.input
-    frame = np.zeros((1, spec.height, spec.width, spec.channels), np.uint8)
-    for _ in range(2):
-        engine.run(frame)
 
 
 def _on_gpu(frame: object) -> TypeGuard[OnGpu]:

@@ -15,18 +15,21 @@ Answer = TypeVar("Answer", covariant=True)
 
 @dataclass(frozen=True)
 class StreamStats:
-    """What became of the frames so far: each was answered, dropped, or is on its way."""
+    """What became of the frames so far: each was answered, dropped, failed, or is on its way; at the end, none is."""
 
     taken: int
     answered: int
     dropped: int
-    """Prepared, and then replaced by a newer one before the engine was free."""
+    """Prepared, and then replaced by a newer one before the engine was free, or the stream was closed."""
+    failed: int = 0
+    """It could not be prepared, or the engine failed: the stream ended with it."""
 
 
 class Stream(Iterator[Answer]):
     """Answers one frame after another, in their order, until the source ends; close it, or use it in a ``with`` block.
 
-    Frames are taken and prepared on a thread of its own, one at a time; the engine runs on the thread that iterates.
+    Frames are taken and prepared on a thread of its own, one at a time; the engine runs on the thread that iterates. The
+    first error, of the source, of preparing or of the engine, is raised where the stream is read, and ends it.
 
     Args:
         source: gives frames; may block.
@@ -48,7 +51,7 @@ class Stream(Iterator[Answer]):
         self._slot: list[Any] = []
         self._failure: BaseException | None = None
         self._ended = self._closed = False
-        self._taken = self._answered = self._dropped = 0
+        self._taken = self._answered = self._dropped = self._failed = 0
         self._thread = Thread(target=self._fill, name="edge-resnet-stream", daemon=True)
         self._thread.start()
 
@@ -57,7 +60,7 @@ class Stream(Iterator[Answer]):
             for frame in self._source:
                 with self._changed:
                     self._taken += 1
-                if not self._put(self._prepare(frame)):
+                if not self._put(self._counted(self._prepare, frame)):
                     return
         except BaseException as error:  # raised again where the stream is read
             self._failure = error
@@ -66,6 +69,15 @@ class Stream(Iterator[Answer]):
                 self._ended = True
                 self._changed.notify_all()
 
+    def _counted(self, work: Callable[[Any], Any], frame: Any) -> Any:
+        """Does something with a frame; where that fails, the frame has failed."""
+        try:
+            return work(frame)
+        except BaseException:
+            with self._changed:
+                self._failed += 1
+            raise
+
     def _put(self, prepared: Any) -> bool:
         """Leaves a frame for the engine; whether anybody still wants one."""
         with self._changed:
@@ -73,10 +85,12 @@ class Stream(Iterator[Answer]):
                 self._dropped += len(self._slot)
                 self._slot.clear()
             self._changed.wait_for(lambda: self._closed or not self._slot)
-            if not self._closed:
-                self._slot.append(prepared)
-                self._changed.notify_all()
-            return not self._closed
+            if self._closed:
+                self._dropped += 1
+                return False
+            self._slot.append(prepared)
+            self._changed.notify_all()
+            return True
 
     def __next__(self) -> Answer:
         with self._changed:
@@ -90,7 +104,11 @@ class Stream(Iterator[Answer]):
                 raise StopIteration
             prepared = self._slot.pop()
             self._changed.notify_all()
-        answer = self._answer(prepared)
+        try:
+            answer: Answer = self._counted(self._answer, prepared)
+        except BaseException:
+            self.close()
+            raise
         with self._changed:
             self._answered += 1
         return answer
@@ -99,12 +117,14 @@ class Stream(Iterator[Answer]):
     def stats(self) -> StreamStats:
         """What became of the frames so far."""
         with self._changed:
-            return StreamStats(self._taken, self._answered, self._dropped)
+            return StreamStats(self._taken, self._answered, self._dropped, self._failed)
 
     def close(self) -> None:
         """Ends the stream; may be called again, and from any thread. A source that blocks is left behind when it ends."""
         with self._changed:
             self._closed = True
+            self._dropped += len(self._slot)
+            self._slot.clear()
             self._changed.notify_all()
 
     def __enter__(self) -> Stream[Answer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
@@ -19,6 +19,7 @@ from weakref import finalize
 from edge_resnet.engines._tensorrt_build import build_plan
 from edge_resnet.engines._tensorrt_config import default_workspace_mb
 from edge_resnet.engines._tensorrt_log import inspected_layers, logger_of, one_line, read_layers
+from edge_resnet.engines._tensorrt_plan import why_not_plan
 from edge_resnet.engines._tensorrt_run import Plan, Worker
 from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.cuda.arrays import device_frames
@@ -73,10 +74,16 @@ class TensorRtFamily(Engine):
             logger.layers = logger.layers or inspected_layers(trt, logger, plan.data)
             layers, log = read_layers(logger.layers), logger.text()
         versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
+        versions |= cls.compiled_on()
         asked = {name: value for name, value in options.chosen.items() if name != "timing_cache"}
         if asked:
             versions["options"] = " ".join(f"{name}={value}" for name, value in asked.items())
         return CompiledEngine(cls.kind, plan.data, layers, versions, plan.timing_cache, log, plan.beside_dla)
+
+    @classmethod
+    def compiled_on(cls) -> dict[str, str]:
+        """Under ``COMPILED_ON`` the device, where an engine is for just the one that it is compiled on."""
+        return {}
 
     @classmethod
     def line(cls, trt: ModuleType) -> Line:
@@ -113,6 +120,14 @@ class TensorRtFamily(Engine):
     @classmethod
     def why_not_run(cls, target: Target) -> str | None:
         return why_not_gpu(target) or cls._why_not_library()
+
+    @classmethod
+    def library(cls) -> tuple[str, str]:
+        return cls.module, str(cls._library().__version__)
+
+    @classmethod
+    def why_not_load(cls, versions: Mapping[str, str]) -> str | None:
+        return why_not_plan(cls.product, versions, cls.library(), gpu_sm())
 
     @classmethod
     def _why_not_library(cls) -> str | None:
@@ -154,8 +169,7 @@ class TensorRtFamily(Engine):
     def device(self) -> str:
         api = self._worker.plan.api
         with api.current():
-            gpu = api.gpu()
-        return f"{gpu.name} (SM {gpu.sm})"
+            return api.gpu().words
 
     def staging(self, batch: int) -> Frames:
         return self._worker.staging(batch)

@@ -78,7 +78,7 @@ def build_plan(
     if not typing.takes_quantized and is_quantized(trt, network):
         raise EngineError(
             f"{family.product} {trt.__version__} gives no DLA a network with Q/DQ: build fp16 for it, or give TensorRT "
-            "the calibration cache that `edge-resnet cache` writes"
+            "the calibration cache that `edge-resnet export-cache` writes"
         )
     configure(trt, line, builder, config, options)
     allow_types(trt, typing, config, network)

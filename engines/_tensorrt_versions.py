@@ -43,7 +43,7 @@ class Line:
     hardware: Mapping[HardwareCompatibility, str]
     """Names in ``HardwareCompatibilityLevel``."""
     dla_typing: Typing | None = None
-    """How a network for a DLA gets its types; None: there are no DLAs."""
+    """How a network for a DLA gets its types; None: it does not know DLA, whatever the device has."""
     dla_parser_flags: tuple[str, ...] = ()
     """Names in ``OnnxParserFlag``, for a DLA."""
     tells_progress: bool = True
@@ -61,9 +61,10 @@ _FP32_FLOATING = QuantizedForm(floats="fp32", stored_weights=False)
 _HARDWARE_8 = {HardwareCompatibility.NONE: "NONE", HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS"}
 _HARDWARE_10 = {**_HARDWARE_8, HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY"}
 
-_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "version_compatible", "refit"})
-_OPTIONS_8 = _COMMON | {"hardware_compatibility", "dla_core", "timing_cache"}
-_OPTIONS_10 = _COMMON | {"hardware_compatibility", "strip_weights", "timing_cache"}
+_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "refit"})
+_OPTIONS_8 = _COMMON | {"version_compatible", "hardware_compatibility", "dla_core", "timing_cache"}
+_OPTIONS_10 = _COMMON | {"version_compatible", "hardware_compatibility", "strip_weights", "timing_cache"}
+_OPTIONS_RTX = _COMMON | {"strip_weights"}
 
 TENSORRT = (
     Line(  # JetPack 6.0
@@ -77,18 +78,19 @@ TENSORRT = (
         tells_progress=False,
         names_nodes=False,
     ),
-    Line(  # JetPack 6.1 to 6.2.2. Up to 10.7 with DLAs, which take weakly typed networks alone
+    Line(  # JetPack 6.1 to 6.2.2. The last with DLAs, which take weakly typed networks alone
         (10, 3),
-        (10, 13),
+        (10, 8),
         _STRONG,
         _FP16_STORED,
         _OPTIONS_10 | {"dla_core"},
         _HARDWARE_8,
         dla_typing=Typing((), _WEAK_FLAGS, takes_quantized=False),
     ),
-    Line((10, 13), (11, 0), _STRONG, _FP16_STORED, _OPTIONS_10, _HARDWARE_10),  # JetPack 7.0 to 7.2
-    Line(  # DLAs came back with 11.4.1, on AGX Orin, strongly typed
-        (11, 0),
+    Line((10, 8), (10, 13), _STRONG, _FP16_STORED, _OPTIONS_10, _HARDWARE_8),
+    Line((10, 13), (11, 4), _STRONG, _FP16_STORED, _OPTIONS_10, _HARDWARE_10),  # JetPack 7.0 to 7.2
+    Line(  # JetPack 7.2.2 and newer, from 11.4.1 on. DLAs are back on AGX Orin, and strongly typed
+        (11, 4),
         (12, 0),
         _STRONG,
         _FP16_STORED,
@@ -98,11 +100,13 @@ TENSORRT = (
         dla_parser_flags=("ADJUST_FOR_DLA",),
     ),
 )
-"""Every line of TensorRT, the oldest first."""
+"""Every line of TensorRT, the oldest first. Which know DLA is of NVIDIA's "Working with DLA" of 11.4.1: 10.7 was the last
+of 10 that did, 11.0 to 11.3 do not, and 11.4.0 did for Windows on Arm alone."""
 
 TENSORRT_RTX = (
     # It has no DLA and no timing cache, and ignores the other hardware compatibility with a warning: it compiles for SMs.
-    Line((1, 7), (2, 0), _STRONG, _FP16_STORED, _COMMON | {"strip_weights"}, {HardwareCompatibility.NONE: "NONE"}),
+    # Version-compatible it cannot be: the package does not bring the library that the builder puts in (libnvinfer_lean).
+    Line((1, 7), (2, 0), _STRONG, _FP16_STORED, _OPTIONS_RTX, {HardwareCompatibility.NONE: "NONE"}),
 )
 """Every line of TensorRT-RTX."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,8 @@ Frames = npt.NDArray[np.uint8]
 """uint8 N×H×W×C, at the network's public size."""
 Answers = npt.NDArray[np.float32]
 """float32: logits N×classes, or features N×channels or N×channels×h×w."""
+COMPILED_ON = "compiled on"
+"""Key among an engine's versions: the device that it was compiled on, where an engine is for just that one."""
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the steps done and the steps in all."""
 
@@ -194,6 +196,24 @@ class Engine(ABC):
     @abstractmethod
     def why_not_run(cls, target: Target) -> str | None:
         """Why this host cannot run engines of the target, in one line; None when it can."""
+
+    @classmethod
+    @abstractmethod
+    def library(cls) -> tuple[str, str]:
+        """The library that runs these engines, as ``versions`` name it, and its version here.
+
+        Raises:
+            UnavailableError: it is not installed.
+        """
+
+    @classmethod
+    def why_not_load(cls, versions: Mapping[str, str]) -> str | None:
+        """Why an engine that was compiled with and for ``versions`` is not to be loaded here, in one line.
+
+        None: the library takes it, or ``versions`` do not say. It is asked before the library sees a byte: what a library
+        makes of another version's engine is its own affair, and its own words do not say what to do.
+        """
+        return None
 
     @abstractmethod
     def device(self) -> str:

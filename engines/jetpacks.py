@@ -38,6 +38,11 @@ def without_python(release: JetPack) -> bool:
     return _numbers(release.python)[:2] < _OLDEST_PYTHON
 
 
+def never_with_python(target: Target) -> bool:
+    """Whether it is a Jetson none of whose releases has a Python that this package takes."""
+    return bool(target.jetpacks) and all(map(without_python, target.jetpacks))
+
+
 def _within(target: Target, version: str, of: Callable[[JetPack], str]) -> JetPack | None:
     """The release whose range, such as ``35.2.1 to 35.6.4``, holds a version; 36.4 is 36.4.0."""
     try:

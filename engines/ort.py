@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -35,9 +35,10 @@ _FUSED = re.compile(r"_token_\d+$")
 """What ONNX Runtime appends to the name of a node that it has fused others into."""
 
 
-def _session(model: bytes, optimised: Path | None = None) -> onnxruntime.InferenceSession:
+def _session(model: bytes, optimised: Path | None = None, threads: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     try:
@@ -70,12 +71,14 @@ class OrtEngine(Engine):
     suffix = ".onnx"
     scheme = "cpu"
 
+    threads: ClassVar[int] = 0
+    """That compute; 0: one on each core. 1 is the thread that calls ``run``."""
     _session: onnxruntime.InferenceSession | None
 
     def _open(self, data: bytes, cuda: str | None) -> None:
         if cuda is not None:
             raise EngineError(f"this engine runs on the CPU: it has no use for the CUDA binding '{cuda}'")
-        self._session = _session(data)
+        self._session = _session(data, threads=self.threads)
         source, result = self._session.get_inputs()[0], self._session.get_outputs()[0]
         if source.type != "tensor(uint8)" or len(source.shape) != 4:
             raise EngineError(
@@ -117,6 +120,10 @@ class OrtEngine(Engine):
     def why_not_run(cls, target: Target) -> str | None:
         return None
 
+    @classmethod
+    def library(cls) -> tuple[str, str]:
+        return "onnxruntime", str(onnxruntime.__version__)
+
     def device(self) -> str:
         return cpu_name()
 
@@ -131,6 +138,12 @@ class OrtEngine(Engine):
 
     def _close(self) -> None:
         self._session = None
+
+
+class SideOrtEngine(OrtEngine):
+    """One that works beside another engine, on the calling thread alone, and leaves it the other cores."""
+
+    threads = 1
 
 
 def cpu_name() -> str:

@@ -5,6 +5,7 @@ A figure that has no source is not in a file; a device without peak or bandwidth
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.engines.roofline import OperatingPoint
+from edge_resnet.engines.targets import all_targets
 from edge_resnet.errors import EngineError
 
 if sys.version_info >= (3, 11):
@@ -95,12 +97,15 @@ def hardware_named(name: str) -> Hardware:
     """Looks up a device that engines can be compiled for.
 
     Raises:
-        EngineError: there are no published figures of it.
+        EngineError: there are no published figures of it; the message has the nearest name.
     """
     known = {_plain(each.name): each for each in _hardware().values() if each.target is not None}
     if _plain(name) not in known:
+        targets = {_plain(target) for target in all_targets()}
+        near = [] if _plain(name) in targets else difflib.get_close_matches(_plain(name), known, n=1)
+        guess = f"did you mean '{known[near[0]].name}'? " if near else ""
         raise EngineError(
-            f"no estimate can be made for '{name}': peak and bandwidth with a source are known of "
+            f"no estimate can be made for '{name}': {guess}peak and bandwidth with a source are known of "
             f"{', '.join(each.name for each in known.values())}; what runs here is measured by `edge-resnet bench`"
         )
     return known[_plain(name)]

@@ -48,8 +48,6 @@ class Target:
     """Precisions that an engine's convolutions can have there, of ``fp32``, ``fp16``, ``bf16``, ``int8`` and ``fp8``."""
     sms_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The SMs of an engine of some precision, where they are fewer than ``sms``."""
-    memory_gb: float | None = None
-    """Memory of the module; None: not known, or it differs within the family."""
     dla_cores: int | None = None
     """Deep-learning accelerators beside the GPU; None: not known."""
     jetpacks: tuple[JetPack, ...] = ()
@@ -69,6 +67,18 @@ class Target:
         if precision not in self.precisions:
             raise EngineError(f"target '{self.name}' has no {precision}: choose one of {', '.join(self.precisions)}")
         return replace(self, sms=self.sms_at.get(precision, self.sms))
+
+    def check_dla(self, core: int | None) -> None:
+        """Refuses a deep-learning accelerator that the device does not have; None asks for none.
+
+        Raises:
+            EngineError: it does not.
+        """
+        if core is None or self.dla_cores is None or core < self.dla_cores:
+            return
+        if not self.dla_cores:
+            raise EngineError(f"{self.name} has no DLA: leave --dla out")
+        raise EngineError(f"dla_core is {core}, and {self.name} has {self.dla_cores}: give 0 to {self.dla_cores - 1}")
 
 
 def all_targets() -> dict[str, Target]:
@@ -108,7 +118,6 @@ def _read(path: Path) -> Target:
         sms=tuple(facts.get("sms", ())),
         precisions=tuple(facts["precisions"]),
         sms_at={precision: tuple(sms) for precision, sms in facts.get("sms_at", {}).items()},
-        memory_gb=facts.get("memory_gb"),
         dla_cores=facts.get("dla_cores"),
         jetpacks=tuple(JetPack(**release) for release in facts.get("jetpack", ())),
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 from edge_resnet.engines._tensorrt import TensorRtFamily, why_not_gpu
 from edge_resnet.engines._tensorrt_versions import TENSORRT
-from edge_resnet.engines.cuda.choice import gpu_sm
+from edge_resnet.engines.cuda.choice import gpu_name, gpu_sm
+from edge_resnet.engines.engine import COMPILED_ON
 from edge_resnet.engines.targets import Target
 
 
@@ -29,6 +30,11 @@ class TensorRtEngine(TensorRtFamily):
     def built_for(cls, target: Target) -> tuple[int, ...]:
         sm = gpu_sm()
         return () if sm is None else (sm,)
+
+    @classmethod
+    def compiled_on(cls) -> dict[str, str]:
+        name = gpu_name()
+        return {} if name is None else {COMPILED_ON: name}
 
     @classmethod
     def recover(cls, trt: ModuleType, target: Target) -> None:

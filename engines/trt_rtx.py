@@ -9,10 +9,16 @@ from edge_resnet.engines._tensorrt import TensorRtFamily
 from edge_resnet.engines._tensorrt_config import bits
 from edge_resnet.engines._tensorrt_log import logger_of
 from edge_resnet.engines._tensorrt_versions import TENSORRT_RTX
+from edge_resnet.engines.cuda.choice import gpu_sm
+from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
+from edge_resnet.errors import UnavailableError
 
 _UNFUSED = ("int8", "fp8")
 """Precisions of which an engine has more kernels than one of FP16 (benchmarks/rtx_matrix.py)."""
+_WITH_GPU = ("refit", "strip_weights")
+"""Options with which the builder asks the driver for a GPU, and says no more than "CHECK(status == CUDA_SUCCESS) failed"
+where there is none (1.7.1)."""
 
 
 class TensorRtRtxEngine(TensorRtFamily):
@@ -32,6 +38,22 @@ class TensorRtRtxEngine(TensorRtFamily):
             f"TensorRT-RTX leaves part of each {precision.upper()} layer to a kernel of its own, so it need not be faster "
             "than FP16 there: measure both with `edge-resnet bench BUNDLE --against fp16`"
         )
+
+    @classmethod
+    def check_options(cls, options: BuildOptions) -> None:
+        """Refuses, beside what every kind does, what this host's lack of a GPU makes impossible.
+
+        Raises:
+            EngineError: an option was chosen that the compiler does not have.
+            UnavailableError: one was that it has only beside a GPU.
+        """
+        super().check_options(options)
+        for name in _WITH_GPU:
+            if name in options.chosen and gpu_sm() is None:
+                raise UnavailableError(
+                    f"{cls.compiler()} has {name} only where there is an NVIDIA GPU, and this host has none: "
+                    "leave it out, or compile on a machine with one"
+                )
 
     @classmethod
     def why_not_compile(cls, target: Target) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_resnet.engines._tensorrt_versions import TENSORRT
 from edge_resnet.engines.options import BuildOptions, HardwareCompatibility
 from edge_resnet.errors import EngineError
 
@@ -32,8 +33,6 @@ _HARDWARE = {
     HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "sameComputeCapability",
 }
 """As trtexec names them."""
-_WITHOUT_DLA = ((10, 8), (11, 4))
-"""Releases from the first to before the second do not know DLA."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,12 @@ def trtexec_command(
     ]
 
 
+def knows_dla(version: str) -> bool:
+    """Whether TensorRT of a version, as in ``8.5.2``, knows DLA; all did before the oldest that is compiled with here."""
+    release = _release(version)
+    return all(line.dla_typing is not None for line in TENSORRT if line.first <= release < line.before)
+
+
 def _release(version: str) -> tuple[int, int]:
     try:
         major, minor, *_ = (int(part) for part in version.split("."))
@@ -152,7 +157,7 @@ def _precision_flags(release: tuple[int, int], precision: str, cache: str | None
 
 
 def _dla_flags(release: tuple[int, int], core: int) -> Iterator[str]:
-    first, last = _WITHOUT_DLA
-    if first <= release < last:
-        raise EngineError(f"TensorRT {'.'.join(map(str, release))} does not know DLA: leave it out (10.7 and 11.4 do)")
+    version = ".".join(map(str, release))
+    if not knows_dla(version):
+        raise EngineError(f"TensorRT {version} does not know DLA: leave it out (10.7 and 11.4 do)")
     yield from (f"--useDLACore={core}", "--allowGPUFallback")

@@ -4,9 +4,10 @@
     curl --data-binary @photo.jpg 'http://127.0.0.1:8000/classify?top=3'
     {"results": [{"label": "sneaker", "index": 7, "probability": 0.98}, …], "milliseconds": 12.3}
 
-``GET /health`` answers while the service runs. What cannot be used is refused with 4xx and ``{"error": …}``. It needs no
-package beyond edge-resnet. There is no login and no TLS: it listens on 127.0.0.1, and whoever opens it to a network
-(``--host``) puts both in front of it.
+``GET /health`` answers while the service runs; with ``--metrics``, ``GET /metrics`` is for Prometheus: what became of the
+requests, drift watch and shadow mode. What cannot be used is refused with 4xx and ``{"error": …}``; an engine that fails is
+a 500. It needs no package beyond edge-resnet, with ``--metrics`` its extra ``monitor``. There is no login and no TLS: it
+listens on 127.0.0.1, and whoever opens it to a network (``--host``) puts both in front of it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image
 
 import edge_resnet
+from edge_resnet.errors import ImageError
 from edge_resnet.images import decode_image
 
 LARGEST = 20 * 2**20
@@ -69,9 +71,11 @@ class Service(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], classify: edge_resnet.Classifier) -> None:
+    def __init__(
+        self, address: tuple[str, int], classify: edge_resnet.Classifier, metrics: Callable[[], bytes] | None
+    ) -> None:
         super().__init__(address, Handler)
-        self.classify = classify
+        self.classify, self.metrics = classify, metrics
         self.uploads, self.places = threading.BoundedSemaphore(UPLOADS), threading.BoundedSemaphore(WAITING)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -90,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
     error_message_format = '{"error": "%(message)s"}'
 
     def do_GET(self) -> None:
+        if urlsplit(self.path).path == "/metrics" and self.server.metrics is not None:
+            return self._send_bytes(HTTPStatus.OK, self.server.metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if urlsplit(self.path).path != "/health":
             return self._refuse(RefusedError(HTTPStatus.NOT_FOUND, "there is GET /health and POST /classify"))
         return self._send(HTTPStatus.OK, {"status": "ok", "target": self.server.classify.target})
@@ -122,8 +128,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with a_place(self.server.places, f"{WAITING} pictures are at work: try again"):
                 predictions = self.server.classify(decode_image(data, "the picture")).top(top)
-        except edge_resnet.EdgeResnetError as error:
+        except ImageError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        except edge_resnet.EdgeResnetError as error:
+            raise RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
         results = [{"label": p.label, "index": p.index, "probability": p.probability} for p in predictions]
         return {"results": results, "milliseconds": 1e3 * (time.perf_counter() - start)}
 
@@ -148,9 +156,11 @@ class Handler(BaseHTTPRequestHandler):
         self._drain()
 
     def _send(self, status: HTTPStatus, document: dict[str, object]) -> None:
-        body = json.dumps(document).encode()
+        self._send_bytes(status, json.dumps(document).encode(), "application/json")
+
+    def _send_bytes(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")  # an idle connection would hold up the end of the service
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -174,16 +184,37 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
 
 
+@contextmanager
+def watched(bundle: Path, classify: edge_resnet.Classifier) -> Iterator[Callable[[], bytes]]:
+    """Watches for drift, runs every hundredth request through FP32 too, and gives the page for Prometheus."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from edge_resnet.drift import DriftMonitor
+    from edge_resnet.prometheus import Sources, export
+    from edge_resnet.shadow import Shadow
+
+    opened, registry = edge_resnet.open_bundle(bundle), CollectorRegistry()
+    with Shadow(opened, every=100) as shadow:
+        drift = DriftMonitor(opened)
+        classify.watch(drift, shadow)
+        export(registry, Sources(classify, drift, shadow))
+        yield lambda: generate_latest(registry)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--host", default="127.0.0.1", help="where to listen")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--metrics", action="store_true", help="serve GET /metrics")
     args = parser.parse_args()
 
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many
-    with edge_resnet.Classifier(args.bundle) as classify, Service((args.host, args.port), classify) as service:
+    with ExitStack() as opened:
+        classify = opened.enter_context(edge_resnet.Classifier(args.bundle))
+        metrics = opened.enter_context(watched(args.bundle, classify)) if args.metrics else None
+        service = opened.enter_context(Service((args.host, args.port), classify, metrics))
 
         def stop(number: int, frame: object) -> None:
             threading.Thread(target=service.shutdown).start()  # it waits for the loop, which this handler interrupts

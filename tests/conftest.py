@@ -97,16 +97,35 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def small_recipe(few: Path, tmp_path: Path) -> Recipe:
+def small(few: Path, output: Path) -> Recipe:
     """The demo for the CPU alone, on few images, without refinement: builds in a fraction of a second."""
     return replace(
         demo_recipe(),
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(targets=("cpu",), output=tmp_path / "model.edge"),
+        build=BuildRecipe(targets=("cpu",), output=output),
     )
+
+
+@pytest.fixture
+def small_recipe(few: Path, tmp_path: Path) -> Recipe:
+    """See ``small``."""
+    return small(few, tmp_path / "model.edge")
+
+
+@pytest.fixture(scope="session")
+def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What ``small`` gives, for tests that need a network but not a good one; not to be written to, nor beside it.
+
+    It is that of ``--bundle`` where one is given.
+    """
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
+    path = tmp_path_factory.mktemp("quick") / "model.edge"
+    edge_resnet.build(small(few, path))
+    return path
 
 
 @pytest.fixture

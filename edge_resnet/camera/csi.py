@@ -114,7 +114,7 @@ class CsiSource(PipelineSource):
         given = {"size": "1280x720", "fps": "30", "flip": "0"} | options(query, OPTIONS, name)
         width, height = size(given["size"], name)
         if color in SUBSAMPLED and (width % 2 or height % 2):
-            raise CameraError(f"{name}: size is '{given['size']}': '{color.value}' has even sides only")
+            raise CameraError(f"{name}: size is '{given['size']}': '{color.value}' has even sides only: give even ones")
         fps, flip = (whole(given[key], key, name) for key in ("fps", "flip"))
         if not fps or flip > 7:
             raise CameraError(f"{name}: fps is {fps} and flip {flip}: give 1 or more, and 0 to 7")

@@ -187,7 +187,9 @@ def _check_video(frame: Any, color: FrameColor, name: str) -> None:
         kind = frame.format.name + (", full range" if frame.color_range == FULL_RANGE else "")
         raise CameraError(f"{name} is {kind}, which '{color.value}' would change: open it with color='rgb'")
     if frame.height % 2 or frame.width % 2:
-        raise CameraError(f"{name} is {frame.width}x{frame.height}: '{color.value}' has even sides only")
+        raise CameraError(
+            f"{name} is {frame.width}x{frame.height}: '{color.value}' has even sides only: open it with color='rgb'"
+        )
     if frame.colorspace not in (*MATRICES[color], SILENT):
         other = [each.value for each, known in MATRICES.items() if frame.colorspace in known] or ["rgb"]
         raise CameraError(f"{name} says that its colours are not those of '{color.value}': declare color='{other[0]}'")

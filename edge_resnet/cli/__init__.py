@@ -16,8 +16,8 @@ COMMANDS = (
     "models",
     "export",
     "calibrate",
-    "cache",
-    "uncache",
+    "export-cache",
+    "import-cache",
     "sensitivity",
     "quantize",
     "compile",
@@ -75,9 +75,22 @@ def _say_why(message: str) -> None:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the arguments; empty when there were none, and the help has been shown."""
-    message, command = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "edge-resnet"
-    return f"{message}: see `{command} --help`" if message else ""
+    """What is wrong with the arguments, and the command's example; empty when there were none, and the help was shown."""
+    message = error.format_message().rstrip(".")
+    if not message:
+        return ""
+    name = next((word for word in sys.argv[1:2] if word in COMMANDS), None)
+    if name is None:
+        return f"{message}: see `edge-resnet --help`"
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # a group has them
+    wanted = [each.metavar for each in command.params if getattr(error, "option_name", None) in each.opts]
+    value = f", {wanted[0]}" if wanted and wanted[0] and message.endswith("requires an argument") else ""
+    return f"{message}{value}: see `edge-resnet {name} --help`; example: {_example(command.help)}"
+
+
+def _example(text: str) -> str:
+    """The one of a command's help, on one line."""
+    return " ".join(text.partition("Example: ")[2].split())
 
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -87,4 +100,5 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _EXTRAS = {
     **dict.fromkeys(("onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
     "matplotlib": "pip install 'edge-resnet[plots]'",
+    **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }

@@ -12,6 +12,7 @@ import typer
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
 from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.cli._handover import Jetpack
+from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.errors import EngineError
 from edge_resnet.frames import FrameFormat
@@ -112,9 +113,10 @@ def _explain(order: HandoverOrder, json: bool) -> None:
     from edge_resnet.handover import hand_over
 
     made = hand_over(order)
+    release = made.jetpack.version.partition(" to ")[0]
     makes = (
-        f"edge-resnet export-trtexec {order.source} --target {made.target.name} --jetpack {made.jetpack.version} "
-        f"-o FOLDER"
+        f"edge-resnet export-trtexec {shlex.quote(str(order.source))} --target {made.target.name} --jetpack {release}"
+        f"{as_flags(order.options)} -o FOLDER"
     )
     if json:
         print_json({**made.to_json(), "files_from": makes})

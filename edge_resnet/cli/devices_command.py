@@ -33,6 +33,22 @@ def run(json: JsonFlag = False) -> None:
         ],
     )
     say("→ is what this machine has")
+    print_table(
+        "Devices that `edge-resnet estimate` knows",
+        ("device", "for", "GB", "SM", "DLAs", "power modes, the fastest first"),
+        [
+            (
+                module.name,
+                status.target.name,
+                module.memory_gb,
+                module.sm,
+                status.target.dla_cores,
+                " ".join(mode.name for mode in module.modes),
+            )
+            for status in statuses
+            for module in status.modules
+        ],
+    )
     for found in (status.jetpack for status in statuses if status.jetpack is not None):
         say(
             f"JetPack {found.version} (Jetson Linux {found.l4t}): "

@@ -2,57 +2,68 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import shlex
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from edge_resnet.bundle import BUNDLE_SUFFIX
 from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._live_display import page, screen
+from edge_resnet.errors import CameraError
 
 if TYPE_CHECKING:
+    from edge_resnet.camera import Camera
     from edge_resnet.live import LiveView
 
-BAR = 30
-"""Characters of a full bar."""
-REFRESH = 10
-"""Pictures a second, at most."""
+HOST, PORT = "127.0.0.1", 8000
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="A camera: v4l2:///dev/video0, csi://0, rtsp://…, a video, a folder.")],
-    bundle: Annotated[Path, typer.Option(help="A `.edge` bundle.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="A camera: v4l2:///dev/video0, csi://0, rtsp://…, a video, a folder."),
+    ],
+    bundle: Annotated[str | None, typer.Option(metavar="PATH", help="A `.edge` bundle; required.")] = None,
     target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="Show it as a page for a browser (extra `web`).")] = False,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help=f"Of the page; 0: any free one. [{PORT}]")] = None,
+    host: Annotated[
+        str | None, typer.Option(help=f"Where the page listens; beyond this machine, it needs a token. [{HOST}]")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Classifies a camera live: the five most probable classes, frames a second, and the age of each answer.
 
+    In this terminal, or with `--web` as a page with video and plots, also for a browser elsewhere (docs/camera.md).
+
     Example: `edge-resnet live v4l2:///dev/video0 --bundle model.edge`
     """
+    source, chosen = _checked(sources, bundle)
+    if not web and (port, host) != (None, None):
+        raise typer.BadParameter("--port and --host are those of a page: give --web too")
     from edge_resnet.camera import open_camera
     from edge_resnet.classifier import Classifier
     from edge_resnet.live import watch
 
-    end = None if seconds is None else time.monotonic() + seconds
+    address = (HOST if host is None else host, PORT if port is None else port)
     last: LiveView | None = None
     with (
-        Classifier(bundle, target=target) as classify,
+        Classifier(chosen, target=target) as classify,
         open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
-        _screen(json) as show,
+        page(classify, camera, chosen, address, json) if web else screen(json) as display,
+        _ending(seconds, camera) as over,
     ):
         try:
             for view in watch(classify, camera):
                 last = view
-                show(view)
-                if end is not None and time.monotonic() >= end:
-                    break
+                display.show(view)
+            display.ended(over)
         except KeyboardInterrupt:
             pass  # how a person ends it
         final = camera.stats
@@ -62,6 +73,40 @@ def run(
     else:
         answered = f"{document['answered']} of {document['captured']} frames answered"
         say(f"{answered}, {document['dropped']} dropped for newer ones")
+
+
+def _checked(sources: list[str], bundle: str | None) -> tuple[str, Path]:
+    """Source and bundle, if each stands where it belongs: other commands take a bundle first, and people write it here too.
+
+    Raises:
+        CameraError: they do not; the message has the command as it should be.
+    """
+    if bundle is not None and len(sources) == 1 and not sources[0].endswith(BUNDLE_SUFFIX):
+        return sources[0], Path(bundle)
+    given = [*sources, *([] if bundle is None else [bundle])]
+    bundles = [each for each in given if each.endswith(BUNDLE_SUFFIX)]
+    cameras = [each for each in given if each not in bundles and "@" not in each]  # "@": a password may be in it
+    words = (cameras[0] if cameras else "SOURCE", "--bundle", bundles[0] if bundles else "model.edge")
+    reason = f"'{sources[0]}' is a bundle, not a camera" if sources[0] in bundles else "give one source, and a --bundle"
+    raise CameraError(f"{reason}: write `edge-resnet live {shlex.join(words)}`")
+
+
+@contextmanager
+def _ending(seconds: float | None, camera: Camera) -> Iterator[threading.Event]:
+    """Closes the camera after so long, also one that gives no frame; the event is set then."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        camera.close()
+
+    timer = threading.Timer(threading.TIMEOUT_MAX if seconds is None else seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
 
 
 def _document(source: str, last: LiveView | None, captured: int, lost: int) -> dict[str, Any]:
@@ -77,50 +122,3 @@ def _document(source: str, last: LiveView | None, captured: int, lost: int) -> d
         "age_ms": {"p50": last.age_ms, "p99": last.age_p99_ms},
         "last": {"label": prediction.label, "index": prediction.index, "probability": prediction.probability},
     }
-
-
-@contextmanager
-def _screen(json: bool) -> Iterator[Callable[[LiveView], None]]:
-    """Draws on a terminal; into a file or pipe a line a second; nothing beside JSON."""
-    console = Console(highlight=False)
-    if json:
-        yield lambda view: None
-    elif console.is_terminal:
-        with Live(console=console, refresh_per_second=REFRESH, transient=False) as live:
-            yield lambda view: live.update(drawn(view))
-    else:
-        yield _line_a_second()
-
-
-def _line_a_second() -> Callable[[LiveView], None]:
-    said = 0.0
-
-    def show(view: LiveView) -> None:
-        nonlocal said
-        if time.monotonic() - said >= 1:
-            said = time.monotonic()
-            best = view.prediction
-            print(
-                f"{best.label} {best.probability:.1%}, {view.per_second:.1f} frames/s, age {view.age_ms:.0f} ms",
-                flush=True,
-            )
-
-    return show
-
-
-def drawn(view: LiveView) -> Group:
-    """The picture of a moment."""
-    table = Table.grid(padding=(0, 1))
-    for label, probability in view.smoothed:
-        filled = round(BAR * probability)
-        bar = Text("█" * filled, style="green") + Text("░" * (BAR - filled), style="dim")
-        table.add_row(Text(label), bar, Text(f"{probability:6.1%}"))
-    camera = view.camera
-    facts = (
-        f"{view.per_second:.1f} frames/s · engine {view.run_ms:.1f} ms · capture to answer {view.age_ms:.0f} ms "
-        f"(99 %: {view.age_p99_ms:.0f} ms)"
-    )
-    dropped = view.dropped + camera.dropped
-    counts = f"{view.answered} answered, {dropped} dropped for newer ones, {camera.reconnects} reconnects"
-    trouble = [] if camera.connected or camera.last_error is None else [Text(camera.last_error, style="red")]
-    return Group(table, Text(facts), Text(counts, style="dim"), *trouble)

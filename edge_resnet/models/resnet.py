@@ -21,6 +21,7 @@ Deep Residual Networks" (arXiv:1603.05027); Xie et al., ResNeXt (arXiv:1611.0543
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -466,13 +467,15 @@ def architecture_named(name: str) -> Architecture:
     """Looks an architecture up; hyphens, underscores and case do not matter.
 
     Raises:
-        ModelError: no architecture has this name; the message lists those that exist.
+        ModelError: no architecture has this name; the message has the nearest one and lists those that exist.
     """
     known = {_plain(architecture): architecture for architecture in ARCHITECTURES}
     if not isinstance(name, str) or _plain(name) not in known:
+        near = difflib.get_close_matches(_plain(str(name)), known, n=1)
+        guess = f"did you mean '{known[near[0]]}'? " if near else ""
         raise ModelError(
-            f"unknown architecture '{name}': choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier can come "
-            "as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
+            f"unknown architecture '{name}': {guess}choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier "
+            "can come as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
         )
     return ARCHITECTURES[known[_plain(name)]]
 

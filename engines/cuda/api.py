@@ -23,6 +23,11 @@ class Gpu:
     integrated: bool
     """Whether it shares its memory with the CPU, as on a Jetson: then nothing needs to be copied."""
 
+    @property
+    def words(self) -> str:
+        """The GPU as a record names it."""
+        return f"{self.name} (SM {self.sm})"
+
 
 class CudaApi(ABC):
     """CUDA's functions by one Python binding, on one GPU and in its primary context.

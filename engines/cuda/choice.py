@@ -6,7 +6,7 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
-from edge_resnet.engines.cuda.api import CudaApi
+from edge_resnet.engines.cuda.api import CudaApi, Gpu
 from edge_resnet.engines.cuda.bindings import CudaBindings
 from edge_resnet.engines.cuda.pycuda_api import PyCuda
 from edge_resnet.errors import EngineError, UnavailableError
@@ -55,9 +55,24 @@ def gpu_sm() -> int | None:
     Raises:
         UnavailableError: no binding of CUDA is installed.
     """
+    gpu = _gpu()
+    return None if gpu is None else gpu.sm
+
+
+def gpu_name() -> str | None:
+    """The GPU in words, with its generation; None where CUDA finds no GPU.
+
+    Raises:
+        UnavailableError: no binding of CUDA is installed.
+    """
+    gpu = _gpu()
+    return None if gpu is None else gpu.words
+
+
+def _gpu() -> Gpu | None:
     api = cuda_api()
     try:
         with api.current():
-            return api.gpu().sm
+            return api.gpu()
     except UnavailableError:
         return None

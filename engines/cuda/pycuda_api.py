@@ -32,7 +32,9 @@ class PyCuda(CudaApi):
 
     def __init__(self) -> None:
         if find_spec("pycuda") is None:
-            raise UnavailableError("PyCUDA is not installed: pip install 'edge-resnet[pycuda]' (needs CUDA's headers)")
+            raise UnavailableError(
+                "PyCUDA is not installed: pip install 'edge-resnet[pycuda]' (it needs CUDA's headers: docs/gpu.md)"
+            )
         self._memory: dict[int, Any] = {}
         self._host_memory: dict[int, Any] = {}
         self.has_graphs = find_spec("cuda") is not None and find_spec("cuda.bindings") is not None

@@ -76,6 +76,7 @@ def test_the_demo_is_built_for_the_cpu_and_for_rtx(demo_build: BuildResult, demo
         "engines/rtx.engine",
         "golden/cpu.npy",
         "golden/fp32.npy",
+        "drift.json",
         "golden/frames.npy",
         "golden/rtx.npy",
         "logs/rtx.log",

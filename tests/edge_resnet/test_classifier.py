@@ -164,7 +164,7 @@ def test_a_bundle_for_another_device_alone(demo_bundle: Path, tmp_path: Path) ->
         with pytest.raises(UnavailableError, match="rtx.edge runs here: rtx: needs an NVIDIA GPU") as caught:
             Classifier(tmp_path / "rtx.edge", target=target)
         assert caught.value.exit_code == 4
-        assert "75" not in str(caught.value), "an INT8 engine is not for Turing, whatever else the target is for"
+        assert "SM 75" not in str(caught.value), "an INT8 engine is not for Turing, whatever else the target is for"
 
 
 def test_files_that_are_no_bundle(demo_onnx: Path, tmp_path: Path) -> None:

@@ -29,6 +29,21 @@ def test_on_a_jetson(tmp_path: Path) -> None:
     assert found["jetson-agx-orin"].to_json()["jetpack"] is None
 
 
+def test_what_is_known_of_each_device_is_told(tmp_path: Path) -> None:
+    found = {status.target.name: status.to_json() for status in device_statuses(tmp_path / "nowhere")}
+    nano, orin = found["jetson-orin-nano"], found["jetson-agx-orin"]
+    assert (nano["sms"], nano["dla_cores"], orin["dla_cores"], found["jetson-orin-nx"]["dla_cores"]) == (
+        [87],
+        0,
+        2,
+        None,
+    )
+    (module,) = nano["modules"]
+    assert (module["memory_gb"], module["power_modes"]) == (8, ["MAXN_SUPER", "25W", "15W", "7W"])
+    assert [module["memory_gb"] for module in orin["modules"]] == [64, 32]
+    assert found["cpu"]["modules"] == found["jetson-thor"]["modules"] == []
+
+
 def test_what_has_no_python_for_us_is_served_by_trtexec(tmp_path: Path) -> None:
     line = "served without Python there: edge-resnet export-trtexec BUNDLE --target {} -o FOLDER"
     elsewhere = {status.target.name: status.instead for status in device_statuses(tmp_path / "nowhere")}

@@ -6,8 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from edge_resnet.engine_options import FLAGS, as_flags, parse_batches
+from edge_resnet.engine_options import FLAGS, as_flags, next_step, parse_batches
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
+from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EngineError
 
 
@@ -24,6 +25,17 @@ def test_batches(text: str, sizes: tuple[int, int, int]) -> None:
 def test_batches_that_are_none(text: str) -> None:
     with pytest.raises(EngineError, match=f"^--batch is '{text}': give smallest, typical and largest, such as 1,1,8"):
         parse_batches(text)
+
+
+def test_the_next_step_is_a_command_that_can_be_run() -> None:
+    """On the device; for one whose Python is too old for this package, by trtexec."""
+    options = BuildOptions(workspace_mb=512)
+    assert next_step("my model.edge", target_named("jetson-orin-nx"), options) == (
+        "edge-resnet compile 'my model.edge' --target jetson-orin-nx --workspace 512"
+    )
+    assert next_step("m.edge", target_named("jetson-xavier-nx"), options) == (
+        "edge-resnet export-trtexec m.edge --target jetson-xavier-nx --workspace 512 -o jetson-xavier-nx"
+    )
 
 
 def test_flags_say_what_was_chosen() -> None:

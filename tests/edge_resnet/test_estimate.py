@@ -142,3 +142,7 @@ def test_what_is_no_model_is_refused() -> None:
         estimate("resnet51", "jetson-orin-nano")
     with pytest.raises(ModelError, match="no ONNX file at missing.onnx"):
         estimate("missing.onnx", "jetson-orin-nano")
+    with pytest.raises(
+        ModelError, match="^'r18.pth' is no architecture, ONNX or bundle: give one of them; of a checkpoint"
+    ):
+        estimate("r18.pth", "jetson-orin-nano")

@@ -140,6 +140,13 @@ def test_dla_takes_the_fp32_network_and_its_table(
     assert "takes INT8 from a calibration cache, for a network with its ReLUs" in line and "--table" in line
     line = refused(2, "export-trtexec", bundle, "--target", "jetson-thor", "--dla", 0, "--batch", 1, "-o", "no")
     assert line == "jetson-thor has no DLA: leave --dla out"
+    orin = ("--target", "jetson-agx-orin", "--dla", 0, "--batch", 1, "-o", "no")
+    line = refused(2, "export-trtexec", demo_onnx, "--table", "t.json", *orin)
+    assert line == (
+        "TensorRT 10.16.2 of JetPack 7.2 does not know DLA: leave --dla out, or give a --jetpack whose does "
+        "(5.1 to 5.1.6, 6.0, 6.1, 6.2, 6.2.1, 6.2.2)"
+    )
+    assert "--table T.json" in refused(2, "export-trtexec", bundle, *orin, "--jetpack", "6.2.2")
     assert "it exists already" in refused(2, "export-trtexec", bundle, "--target", XAVIER, "-o", "dla")
 
 
@@ -167,6 +174,9 @@ def test_explain_prints_the_line_and_compiles_nothing(
     made = hand_over(HandoverOrder(bundle, "jetson-agx-orin", "6.1"))
     assert document["command"] == made.command and document["tensorrt"] == "10.3.0"
     assert f"export-trtexec {bundle} --target jetson-agx-orin --jetpack 6.1" in document["files_from"]
+    old = cli_json("compile", bundle, "--target", XAVIER, "--explain", "--workspace", "64")["files_from"]
+    assert old == f"edge-resnet export-trtexec {bundle} --target {XAVIER} --jetpack 5.1 --workspace 64 -o FOLDER"
+    assert hand_over(HandoverOrder(bundle, XAVIER, "5.1")).jetpack.version.startswith("5.1 to ")
     shown = cli("compile", bundle, "--target", "jetson-agx-orin", "--explain").stdout.splitlines()
     assert shown[0].startswith("trtexec --onnx=model.onnx ") and "JetPack 7.2" in shown[1]
     assert sorted(tmp_path.iterdir()) == before

@@ -13,7 +13,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BUILD_ONLY = {"torch", "onnx", "onnx_ir", "safetensors"}
-HEAVY = BUILD_ONLY | {"av", "numpy", "onnxruntime", "PIL", "tensorrt_rtx", "tensorrt", "cuda", "typer", "rich"}
+HEAVY = BUILD_ONLY | {
+    "av",
+    "numpy",
+    "onnxruntime",
+    "PIL",
+    "tensorrt_rtx",
+    "tensorrt",
+    "cuda",
+    "typer",
+    "rich",
+    "starlette",
+    "uvicorn",
+}
 MAY_IMPORT = {
     "engines": {"engines"},
     "calibration": {"calibration", "engines"},

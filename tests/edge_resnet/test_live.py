@@ -16,7 +16,7 @@ from videos import needs, numbered, write
 from edge_resnet import demo
 from edge_resnet.camera import CameraStats
 from edge_resnet.classifier import Prediction
-from edge_resnet.cli.live_command import drawn
+from edge_resnet.cli._live_display import drawn
 from edge_resnet.live import LiveWindow
 from edge_resnet.runtime import Timing
 

@@ -192,12 +192,12 @@ def test_hyphens_underscores_and_case_do_not_matter(name: str) -> None:
     assert architecture_named(name).name == "resnet50"
 
 
-def test_an_unknown_name_lists_the_known() -> None:
+def test_an_unknown_name_has_the_nearest_and_lists_the_known() -> None:
     with pytest.raises(ModelError) as caught:
-        create_model("resnet51")
+        create_model("ResNet-1")
     assert str(caught.value) == (
-        f"unknown architecture 'resnet51': choose one of {', '.join(ARCHITECTURES)}; any other CNN classifier can come "
-        "as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
+        f"unknown architecture 'ResNet-1': did you mean 'resnet18'? choose one of {', '.join(ARCHITECTURES)}; any "
+        "other CNN classifier can come as ONNX, through `edge-resnet calibrate` or a recipe's onnx (docs/onnx.md)"
     )
     assert all(known in str(caught.value) for known in ("resnet18", "resnet152", "resnet110"))
 

@@ -75,6 +75,31 @@ def test_files_that_are_no_onnx(demo_onnx: Path, tmp_path: Path) -> None:
         assert "is no valid ONNX model" in refusal(damaged)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "w.pth",
+            "a checkpoint by its name: make ONNX of it with `edge-resnet export --arch ARCH --weights {} -o F.onnx`",
+        ),
+        (
+            "w.safetensors",
+            "a checkpoint by its name: make ONNX of it with `edge-resnet export --arch ARCH --weights {}",
+        ),
+        ("my.TOML", "a recipe by its name: build it with `edge-resnet build {}`, and give the bundle"),
+        ("t.json", "a calibration table by its name: give the ONNX that it belongs to"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_where_it_belongs(
+    demo_onnx: Path, tmp_path: Path, name: str, advice: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"text")
+    assert f"{path} is no ONNX model, but {advice.format(path)}" in refusal(path)
+    path.write_bytes(demo_onnx.read_bytes())
+    assert load_onnx(path) == load_onnx(demo_onnx), "what a file holds counts for more than its name"
+
+
 def test_nodes_in_another_order_are_told_in_words(demo_onnx: Path, tmp_path: Path) -> None:
     model = onnx.load(demo_onnx)
     model.graph.node.append(model.graph.node.pop(0))

@@ -71,6 +71,13 @@ def test_what_has_no_published_figures_or_no_target_is_refused(name: str) -> Non
         hardware_named(name)
 
 
+def test_a_name_that_is_no_target_has_the_nearest_and_one_that_is_has_none() -> None:
+    with pytest.raises(EngineError, match="'orin-nano': did you mean 'jetson-orin-nano'\\? peak"):
+        hardware_named("orin-nano")
+    with pytest.raises(EngineError, match="^no estimate can be made for 'jetson-thor': peak"):
+        hardware_named("jetson-thor")
+
+
 def test_an_unknown_mode_lists_the_known_ones() -> None:
     with pytest.raises(EngineError) as refused:
         hardware_named("jetson-orin-nano").mode("40W")

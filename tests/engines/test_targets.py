@@ -50,10 +50,16 @@ def test_device_file_is_named_like_its_target_and_has_no_key_that_is_not_read(na
     assert set(target.precisions) <= {"fp32", "fp16", "bf16", "int8", "fp8"}
 
 
-def test_only_what_has_a_source_is_known_of_the_accelerators_and_the_memory() -> None:
-    assert {name for name, target in all_targets().items() if target.dla_cores is not None} == {"jetson-thor"}
-    assert target_named("jetson-thor").dla_cores == 0
-    assert all(target.memory_gb is None for target in all_targets().values())
+def test_only_what_has_a_source_is_known_of_the_accelerators() -> None:
+    """NVIDIA's "Working with DLA" of 11.4.1 (Thor); its Deep-Learning-Accelerator-SW, README (AGX Orin) and FAQ (Nano)."""
+    known = {name: target.dla_cores for name, target in all_targets().items() if target.dla_cores is not None}
+    assert known == {"jetson-agx-orin": 2, "jetson-orin-nano": 0, "jetson-thor": 0}
+    for name, core in (("jetson-agx-orin", 1), ("jetson-orin-nx", 1), ("jetson-orin-nano", None)):
+        target_named(name).check_dla(core)
+    with pytest.raises(EngineError, match="^jetson-orin-nano has no DLA: leave --dla out$"):
+        target_named("jetson-orin-nano").check_dla(0)
+    with pytest.raises(EngineError, match="^dla_core is 2, and jetson-agx-orin has 2: give 0 to 1$"):
+        target_named("jetson-agx-orin").check_dla(2)
 
 
 def test_jetsons_and_only_they_have_jetpacks() -> None:

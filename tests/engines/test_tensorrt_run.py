@@ -19,7 +19,7 @@ from cuda_double import CudaDouble, FakeStream, MisuseError, Work
 from small_network import expected, frames, quantised_network
 from trt_double import installed
 
-from edge_resnet.engines.engine import Engine
+from edge_resnet.engines.engine import COMPILED_ON, Engine
 from edge_resnet.engines.targets import target_named
 from edge_resnet.engines.trt import TensorRtEngine
 from edge_resnet.errors import EngineError
@@ -396,6 +396,7 @@ def test_runs_neither_allocate_arrays_nor_grow(desktop: CudaDouble, monkeypatch:
 
 def test_what_it_runs_on_is_told(engine: TensorRtEngine) -> None:
     assert engine.device() == "NVIDIA Double (SM 87)"
+    assert TensorRtEngine.compiled_on() == {COMPILED_ON: engine.device()}
     orin = target_named("jetson-orin-nano")
     assert isinstance(engine, Engine)
     assert TensorRtEngine.kind == orin.kind

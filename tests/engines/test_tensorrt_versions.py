@@ -20,6 +20,7 @@ from edge_resnet.engines._tensorrt_versions import TENSORRT, TENSORRT_RTX, Line,
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
 from edge_resnet.engines.targets import JetPack, target_named
 from edge_resnet.engines.trt import TensorRtEngine
+from edge_resnet.engines.trtexec import knows_dla
 from edge_resnet.errors import EngineError, UnavailableError
 
 VERSIONS = ("8.6.1", "10.3.0", "10.13.3", "10.16.1", "11.4.0")
@@ -172,6 +173,20 @@ def test_a_dla_that_takes_no_q_dq_is_not_given_any(tensorrt: Tensorrt, version: 
     tensorrt(version, Builder__num_DLA_cores=2)
     with pytest.raises(EngineError, match=f"^TensorRT {version} gives no DLA a network with Q/DQ: build fp16"):
         TensorRtEngine.compile(model_for(version, "int8"), ORIN, DLA)
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        *((version, True) for version in ("8.5.2", "8.6.1", "10.3.0", "10.7.0", "11.4.1")),
+        *((version, False) for version in ("10.8.0", "10.12.0", "10.16.2", "11.0.0", "11.3.1")),
+    ],
+)
+def test_dla_is_known_where_nvidia_says_so(version: str, known: bool) -> None:
+    """NVIDIA's "Working with DLA" of TensorRT 11.4.1; the compiler's options and trtexec's line say the same."""
+    line = None if version == "8.5.2" else line_of("TensorRT", TENSORRT, version)
+    assert knows_dla(version) == known
+    assert line is None or ("dla_core" in line.options) == (line.dla_typing is not None) == known
 
 
 def test_a_dla_that_is_not_there_is_refused(tensorrt: Tensorrt) -> None:

@@ -217,32 +217,44 @@ REFUSED = {
     "hardware_compatibility": BuildOptions(hardware_compatibility=HardwareCompatibility.AMPERE_PLUS),
     "dla_core": BuildOptions(batches=BatchRange(1, 1, 1), dla_core=0),
     "timing_cache": BuildOptions(timing_cache=b""),
+    "version_compatible": BuildOptions(version_compatible=True),
 }
 
 
 @pytest.mark.parametrize("option", REFUSED)
-def test_what_tensorrt_rtx_would_ignore_is_refused(option: str) -> None:
+def test_what_tensorrt_rtx_would_ignore_or_cannot_do_is_refused(option: str) -> None:
     version = tensorrt_rtx.__version__
     with pytest.raises(EngineError, match=f"^TensorRT-RTX {version} has no option {option}, and it is ") as caught:
         TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30, REFUSED[option])
     assert str(caught.value).endswith(
-        "(there are: batches, optimization_level, refit, strip_weights, tf32, version_compatible, workspace_mb)"
+        "(there are: batches, optimization_level, refit, strip_weights, tf32, workspace_mb)"
     )
 
 
-@needs_no_gpu
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (BuildOptions(workspace_mb=1), "no tactics to implement the operation within workspace limit"),
-        (BuildOptions(version_compatible=True), "Unable to load library: libnvinfer_lean"),
-        (BuildOptions(refit=True), "CHECK\\(status == CUDA_SUCCESS\\) failed"),
-        (BuildOptions(strip_weights=True), "CHECK\\(status == CUDA_SUCCESS\\) failed"),
-    ],
-)
-def test_what_the_compiler_cannot_do_here_it_says_itself(options: BuildOptions, words: str) -> None:
+def test_a_workspace_that_is_too_small_is_told_in_the_compilers_words() -> None:
+    words = "no tactics to implement the operation within workspace limit"
     with pytest.raises(EngineError, match=f"^TensorRT-RTX cannot compile the model for rtx-30: .*{words}"):
-        TensorRtRtxEngine.compile(residual_network("fp32", quantised=False), RTX_30, options)
+        TensorRtRtxEngine.compile(residual_network("fp32", quantised=False), RTX_30, BuildOptions(workspace_mb=1))
+    assert TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30).layers, "and the next build is as it should be"
+
+
+BESIDE_A_GPU = {"refit": BuildOptions(refit=True), "strip_weights": BuildOptions(strip_weights=True)}
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("option", BESIDE_A_GPU)
+def test_what_needs_a_gpu_is_refused_where_there_is_none(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        TensorRtRtxEngine.check_options(BESIDE_A_GPU[option])
+    assert str(caught.value) == (
+        f"TensorRT-RTX {tensorrt_rtx.__version__} has {option} only where there is an NVIDIA GPU, and this host has none: "
+        "leave it out, or compile on a machine with one"
+    )
+    monkeypatch.setattr("edge_resnet.engines.trt_rtx.gpu_sm", lambda: 86)
+    with pytest.raises(
+        EngineError, match=r"CHECK\(status == CUDA_SUCCESS\) failed"
+    ):  # else it would be refused for nothing
+        TensorRtRtxEngine.compile(residual_network("fp32", quantised=False), RTX_30, BESIDE_A_GPU[option])
     assert TensorRtRtxEngine.compile(residual_network("fp32"), RTX_30).layers, "and the next build is as it should be"
 
 

@@ -27,9 +27,9 @@ from edge_resnet import Classifier
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "http_service.py"
 
 
-def started(bundle: Path, log: Path) -> tuple[subprocess.Popen[str], int]:
+def started(bundle: Path, log: Path, *flags: str) -> tuple[subprocess.Popen[str], int]:
     """The service on a free port. What it says goes to a file: a pipe that nobody reads would fill, and hold it up."""
-    program = [sys.executable, str(SCRIPT), str(bundle), "--port", "0"]
+    program = [sys.executable, str(SCRIPT), str(bundle), "--port", "0", *flags]
     with log.open("w") as file:
         process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=file, text=True)
     assert process.stdout is not None
@@ -181,7 +181,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, threading.Event
         assert goes_on.wait(20)
         return SimpleNamespace(top=lambda count: [])
 
-    with http_service.Service(("127.0.0.1", 0), cast(Any, classify)) as service:
+    with http_service.Service(("127.0.0.1", 0), cast(Any, classify), None) as service:
         thread = threading.Thread(target=service.serve_forever)
         thread.start()
         yield service.server_address[1], goes_on, at_work

@@ -135,4 +135,6 @@ def test_a_device_that_falls_silent_is_let_go_and_opened_again(double: Path, tmp
 def test_an_error_keeps_no_frame_of_a_device_that_is_closed(double: Path, tmp_path: Path) -> None:
     done = loop(double, tmp_path / "video0", "silent", "?size=64x47", "nv12", 15)
     assert done.returncode == 1, done.stderr
-    assert done.stderr.endswith(f"CameraError: camera '{tmp_path}/video0' is 64x47: 'nv12' has even sides only\n")
+    assert done.stderr.endswith(
+        f"CameraError: camera '{tmp_path}/video0' is 64x47: 'nv12' has even sides only: open it with color='rgb'\n"
+    )

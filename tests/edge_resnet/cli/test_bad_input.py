@@ -243,7 +243,7 @@ def test_a_table_of_images_that_were_prepared_otherwise(
     for command in (
         ("quantize", "-o", "q.onnx"),
         ("sensitivity",),
-        ("cache", "--trt-version", "8502", "-o", "c.cache"),
+        ("export-cache", "--trt-version", "8502", "-o", "c.cache"),
     ):
         name, *rest = command
         line = refused(2, name, demo_onnx, "--table", table, *rest)
@@ -383,8 +383,8 @@ def written_to(folder: Path) -> list[tuple[object, ...]]:
         ("build", "-o", folder / "x.edge"),
         ("export", "--arch", "bogus", "-o", folder / "x.onnx"),
         ("calibrate", "missing.onnx", "--images", "missing", "-o", folder / "t.json"),
-        ("cache", "missing.onnx", "--table", "missing", "--trt-version", "8502", "-o", folder / "c.cache"),
-        ("uncache", "missing.onnx", "--cache", "missing", "--images", "missing", "-o", folder / "t.json"),
+        ("export-cache", "missing.onnx", "--table", "missing", "--trt-version", "8502", "-o", folder / "c.cache"),
+        ("import-cache", "missing.onnx", "--cache", "missing", "--images", "missing", "-o", folder / "t.json"),
         ("quantize", "missing.onnx", "--table", "missing", "-o", folder / "q.onnx"),
         ("compile", "missing.onnx", "--target", "cpu", "-o", folder / "x.engine"),
         ("init", folder),

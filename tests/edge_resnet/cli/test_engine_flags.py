@@ -41,6 +41,10 @@ def test_compile_writes_a_log_and_counts_layers(demo_onnx: Path, cli_json: CliJs
         (("--hardware-compatible", "all"), "--hardware-compatible is 'all': choose one of none, same-compute-"),
         (("--optimization-level", "9"), "optimization_level is 9: give a whole number from 0 to 5"),
         (("--batch", "8,1,1"), "batches are 8,1,1: give smallest, typical and largest, rising"),
+        (
+            ("--version-compatible",),
+            "has no option version_compatible, and it is true: leave it out (there are: batches",
+        ),
         (("--workspace", "1"), "cannot compile the model for rtx-30: "),
     ],
 )
@@ -48,9 +52,26 @@ def test_what_cannot_be_had_is_refused(demo_onnx: Path, refused: Refused, flags:
     assert message in refused(2, "compile", demo_onnx, "--target", "rtx-30", *flags, "-o", "m.engine")
 
 
+@pytest.mark.skipif(cuda.gpu_sm() is not None, reason="this host has an NVIDIA GPU")
+@pytest.mark.parametrize("flag", ["--refit", "--strip-weights"])
+def test_what_needs_a_gpu_is_refused_before_any_work(demo_onnx: Path, refused: Refused, flag: str) -> None:
+    line = refused(4, "compile", demo_onnx, "--target", "rtx-30", flag, "-o", "m.engine")
+    option = flag[2:].replace("-", "_")
+    assert f" has {option} only where there is an NVIDIA GPU, and this host has none: leave it out" in line
+    line = refused(4, "build", "--target", "rtx-30", flag, "-o", "m.edge")
+    assert line.startswith("target 'rtx-30': TensorRT-RTX ") and "CUDA_SUCCESS" not in line
+
+
 def test_the_cpu_has_no_options(demo_onnx: Path, refused: Refused) -> None:
     line = refused(2, "compile", demo_onnx, "--target", "cpu", "--workspace", "64", "-o", "m.onnx")
     assert line.startswith("ONNX Runtime ") and line.endswith("leave it out (there are: none)")
+
+
+def test_a_bundle_has_no_network_for_the_cpu_but_the_engine_it_came_with(demo_bundle: Path, refused: Refused) -> None:
+    for frames in ((), ("--frames", "1080x1920:nv12")):
+        line = refused(2, "compile", demo_bundle, "--target", "cpu", *frames)
+        assert line.startswith(f"{demo_bundle} holds Q/DQ for TensorRT alone: ")
+        assert "`edge-resnet build RECIPE --target cpu`" in line and line.endswith("without --frames")
 
 
 def test_build_takes_the_table_and_flags_in_its_place(

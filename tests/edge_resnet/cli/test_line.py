@@ -198,4 +198,12 @@ def test_preprocessing_by_flags_is_the_preprocessing_in_the_file(cli_json: CliJs
 @pytest.mark.skipif(cuda.gpu_sm() == 87, reason="this host is a Jetson Orin")
 def test_compiling_needs_the_device_where_it_does(exported: Path, refused: Refused) -> None:
     line = refused(4, "compile", exported, "--target", "jetson-orin-nano")
-    assert "TensorRT compiles only on the device itself" in line
+    assert "TensorRT compiles only on the device itself" in line and line.endswith(
+        "run the same command there (docs/jetson.md)"
+    )
+    line = refused(4, "compile", exported, "--target", "jetson-xavier-nx", "--workspace", "512")
+    assert line.endswith(
+        f"run `edge-resnet export-trtexec {exported} --target jetson-xavier-nx --workspace 512 -o jetson-xavier-nx`"
+    )
+    line = refused(2, "compile", exported, "--target", "jetson-orin-nano", "--dla", "0", "--batch", "1")
+    assert line == "jetson-orin-nano has no DLA: leave --dla out"

@@ -26,8 +26,8 @@ def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
         "compare",
         "live",
         "embed",
-        "cache",
-        "uncache",
+        "export-cache",
+        "import-cache",
         "sensitivity",
         "estimate",
         "export-trtexec",
@@ -58,22 +58,37 @@ def test_the_example_is_one_that_the_command_takes(command: str, cli: Cli) -> No
     words = shown.split()[2:]
     result = cli(command, *words, "--bogus")
     assert result.returncode == 2
-    assert re.fullmatch(rf"edge-resnet: No such option: --bogus.*: see `edge-resnet {command} --help`\n", result.stderr)
+    says = rf"No such option: --bogus.*: see `edge-resnet {command} --help`; example: `edge-resnet {command}( .*)?`"
+    assert re.fullmatch(f"edge-resnet: {says}\n", result.stderr)
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["biuld"], "No such command 'biuld'.*: see `edge-resnet --help`"),
-        (["bench"], "Missing argument '.*': see `edge-resnet bench --help`"),
-        (["check", "x.edge"], "Missing option '--images'.*: see `edge-resnet check --help`"),
-        (["check", "x.edge", "--images"], "Option '--images' requires an argument: see `edge-resnet .*--help`"),
+        (
+            ["bench"],
+            "Missing argument '.*': see `edge-resnet bench --help`; example: `edge-resnet bench model.edge .*`",
+        ),
+        (
+            ["check", "x.edge"],
+            "Missing option '--images'.*: see `edge-resnet check --help`; "
+            "example: `edge-resnet check model.edge --images test/ --max-drop 0.5`",
+        ),
+        (
+            ["check", "x.edge", "--images"],
+            "Option '--images' requires an argument, DIR: see `edge-resnet check --help`; example: .*",
+        ),
+        (
+            ["compile", "x.edge", "--hardware-compatible"],
+            r"Option '.*' requires an argument, none\|same-compute-capability\|ampere-plus: see `edge-resnet compile .*",
+        ),
         (
             ["bench", "x.edge", "--runs", "many", "--json"],
-            "Invalid value for '--runs'.*: see `edge-resnet bench --help`",
+            "Invalid value for '--runs'.*: see `edge-resnet bench --help`; example: .*",
         ),
-        (["bench", "x.edge", "--runs", "0"], "Invalid value for '--runs'.*: see `edge-resnet bench --help`"),
-        (["models", "resnet50"], "Got unexpected extra argument.*: see `edge-resnet models --help`"),
+        (["bench", "x.edge", "--runs", "0"], "Invalid value for '--runs'.*: see `edge-resnet bench --help`; .*"),
+        (["models", "resnet50"], "Got unexpected extra argument.*: see `edge-resnet models --help`; .*"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments: list[str], line: str, refused: Refused) -> None:

@@ -54,7 +54,9 @@ def test_without_any_package_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pycuda_that_is_not_installed_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_resnet.engines.cuda.pycuda_api.find_spec", lambda name: None)
-    with pytest.raises(UnavailableError, match=r"pip install 'edge-resnet\[pycuda\]' \(needs CUDA's headers\)"):
+    with pytest.raises(
+        UnavailableError, match=r"pip install 'edge-resnet\[pycuda\]' \(it needs CUDA's headers: docs/gpu.md\)"
+    ):
         PyCuda()
 
 

@@ -1,4 +1,4 @@
-"""``edge-resnet cache``."""
+"""``edge-resnet export-cache``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def run(
     """Writes a table as TensorRT's calibration cache: for its implicit INT8 up to version 10, which DLA there needs.
 
     TensorRT looks tensors up by name, so F.onnx must be the very FP32 file that it is given. What the cache does not name
-    stays float. `edge-resnet uncache` reads a cache.
+    stays float. `edge-resnet import-cache` reads a cache.
 
-    Example: `edge-resnet cache r50.onnx --table r50.table.json --trt-version 8502 -o calib.cache`
+    Example: `edge-resnet export-cache r50.onnx --table r50.table.json --trt-version 8502 -o calib.cache`
     """
     from edge_resnet.cache_files import file_names
     from edge_resnet.calibration.trt_cache import write_cache

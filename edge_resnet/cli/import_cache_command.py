@@ -1,4 +1,4 @@
-"""``edge-resnet uncache``."""
+"""``edge-resnet import-cache``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     Names in the cache must be names of tensors in F.onnx. The images are those that TensorRT calibrated with: `quantize`
     refines on them, and `check` refuses to judge on them.
 
-    Example: `edge-resnet uncache r50.onnx --cache calib.cache --images train/ -o r50.table.json`
+    Example: `edge-resnet import-cache r50.onnx --cache calib.cache --images train/ -o r50.table.json`
     """
     from edge_resnet.appearance import Appearance
     from edge_resnet.cache_files import file_names, open_cache
