@@ -10,15 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.benchmark import (
-    Breakdown,
-    Latency,
-    Throughput,
-    measure_against,
-    measure_breakdown,
-    measure_latency,
-    measure_throughput,
-)
+import numpy as np
+
+from edge_resnet.benchmark import Latency, Throughput, measure_against, measure_latency, measure_throughput
+from edge_resnet.breakdown import Breakdown, measure_breakdown
 from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import EngineError
@@ -86,13 +81,18 @@ def bench(
     target: str | None,
     runs: int,
     against: str | None = None,
+    source: str | None = None,
     progress: Progress | None = None,
     trust: Path | None = None,
 ) -> BenchReport:
     """Measures an engine: single frames, where a camera's frame spends its time, and frames a second by batch.
 
+    Args:
+        source: the camera, video or folder whose frames are broken down; None makes frames up, and captures nothing.
+
     Raises:
         TrustError: no trusted key has signed the bundle.
+        CameraError: the source cannot be opened, or gives no frame.
         EngineError: the other precision is none that the target has.
         UnavailableError: the engine does not run here.
     """
@@ -103,7 +103,7 @@ def bench(
     with closing(Runtime(bundle, target=target, trust=trust)) as runtime:
         if against is None:
             latencies = tuple(measure_latency([runtime], [open_bundle(bundle, trust).manifest.precision], runs))
-        breakdown = measure_breakdown(runtime)
+        breakdown = measure_breakdown(runtime, source)
         throughput = tuple(measure_throughput(runtime.engine))
     return BenchReport(latencies, breakdown, throughput, before, machine_state())
 
@@ -176,11 +176,12 @@ def _read_record(path: Path) -> tuple[Latency, MachineState]:
 def histogram_png(latencies: Sequence[Latency]) -> bytes:
     """Draws how often each time occurred, with median and 99th percentile; 1,200 pixels wide. Needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     colors = ("#3070b0", "#d07030")
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    longest = max(each.percentile_ms(99.5) for each in latencies)
+    longest = max(float(np.percentile(each.times_ms, 99.5, method="higher")) for each in latencies)  # of few, all
     shortest = min(min(each.times_ms) for each in latencies)
     for each, color in zip(latencies, colors, strict=False):
         p50, p99 = each.percentile_ms(50), each.percentile_ms(99)
@@ -192,6 +193,10 @@ def histogram_png(latencies: Sequence[Latency]) -> bytes:
     axes.set_ylabel("frames")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_yscale("log")  # rare slow frames are what matters to a control loop
+    axes.set_ylim(bottom=0.7)
+    axes.yaxis.set_major_formatter("{x:.0f}")  # frames are counted: 20, not 2 × 10¹
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside lower center", frameon=False)
     figure.suptitle(f"'{latencies[0].target}' on {latencies[0].device}", parse_math=False)
     file = io.BytesIO()

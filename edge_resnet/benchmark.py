@@ -1,11 +1,11 @@
-"""How long a bundle's engine takes, and where the time goes: frames one after another, as a camera gives them."""
+"""How long a bundle's engine takes: frames one after another, as a camera gives them, and in batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.bundle import open_bundle
-from edge_resnet.classifier import Prediction
 from edge_resnet.engines.engine import Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EngineError
-from edge_resnet.frames import FrameColor, FrameFormat
 from edge_resnet.runtime import Runtime
 
 WARMUP = 20
-CAMERA = FrameFormat(1080, 1920, FrameColor.RGB)
-"""The frames that a breakdown prepares, where the engine's own camera does not say."""
 BATCHES = (1, 2, 4, 8, 16, 32)
-_BREAKDOWN_RUNS = 50
 
 
 @dataclass(frozen=True)
@@ -52,22 +47,6 @@ class Latency:
         """The keys that ``bench --json`` has for an engine."""
         percentiles = {f"p{q}": self.percentile_ms(q) for q in (50, 90, 99)}
         return {"latency_ms": {**percentiles, "max": max(self.times_ms)}, "per_second": self.per_second}
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    """Where the time of one camera frame goes: medians, in milliseconds. None where nothing is copied."""
-
-    prepare: float
-    copy_in: float | None
-    execute: float
-    copy_out: float | None
-    postprocess: float
-    """Of the answer to a prediction; 0 for features."""
-
-    def to_json(self) -> dict[str, float | None]:
-        """The breakdown as values that JSON knows."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -137,31 +116,6 @@ def measure_against(
             Latency(opened.manifest.precision, found.name, device, ours),
             Latency(precision, found.name, device, theirs),
         )
-
-
-def measure_breakdown(runtime: Runtime) -> Breakdown:
-    """Where the time of a camera's frame goes: 1080×1920 RGB, or what the engine's own camera gives."""
-    camera = runtime.frames or CAMERA
-    frame = np.random.default_rng(0).integers(0, 256, camera.shape, np.uint8)
-    prepared, phases, finished = [], [], []
-    for _ in range(_BREAKDOWN_RUNS):
-        ready = runtime.ready(frame, camera.color)
-        prepared.append(ready.prepare_ms)
-        assert isinstance(ready.pixels, np.ndarray)  # the frame is on the host
-        phases.append(runtime.engine.timed(ready.pixels[np.newaxis]))
-        start = time.perf_counter()
-        if runtime.labels is not None:
-            Prediction.of(np.zeros(len(runtime.labels), np.float32), runtime.labels)
-        finished.append(1e3 * (time.perf_counter() - start))
-    copies_in = [phase.copy_in_ms for phase in phases if phase.copy_in_ms is not None]
-    copies_out = [phase.copy_out_ms for phase in phases if phase.copy_out_ms is not None]
-    return Breakdown(
-        float(np.median(prepared)),
-        float(np.median(copies_in)) if copies_in else None,
-        float(np.median([phase.execute_ms for phase in phases])),
-        float(np.median(copies_out)) if copies_out else None,
-        float(np.median(finished)),
-    )
 
 
 def measure_throughput(engine: Engine, seconds: float = 0.5) -> list[Throughput]:

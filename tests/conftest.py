@@ -58,6 +58,15 @@ effort = "{effort}"
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bundle", type=_absolute, metavar="F.edge", help="The demo's bundle, where it cannot be built.")
+
+
+def _absolute(text: str) -> Path:
+    """Tests change the working folder."""
+    return Path(text).resolve()
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's builds keep what they finish: a folder of its own, for some of them put doubles into the line."""
@@ -79,6 +88,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_build(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> edge_resnet.BuildResult:
     """What building the demo gave, for the CPU and for TensorRT-RTX."""
+    pytest.importorskip("onnx", reason="building needs the extra 'build'")
     recipe = demo_recipe()
     output = tmp_path_factory.mktemp("demo") / "fashion-mnist.edge"
     recipe = replace(recipe, build=replace(recipe.build, output=output))
@@ -86,10 +96,14 @@ def demo_build(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> 
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(demo_build: edge_resnet.BuildResult) -> Path:
-    """The demo's bundle; not to be written to, nor beside it."""
-    assert demo_build.bundle is not None
-    return Path(demo_build.bundle)
+def demo_bundle(request: pytest.FixtureRequest) -> Path:
+    """The demo's bundle, that of ``--bundle`` or built; not to be written to, nor beside it."""
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
+    built: edge_resnet.BuildResult = request.getfixturevalue("demo_build")
+    assert built.bundle is not None
+    return Path(built.bundle)
 
 
 @pytest.fixture(scope="session")
@@ -122,8 +136,14 @@ def small_recipe(few: Path, tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``small`` gives, for tests that need a network but not a good one; not to be written to, nor beside it."""
+def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What ``small`` gives, for tests that need a network but not a good one; not to be written to, nor beside it.
+
+    It is that of ``--bundle`` where one is given.
+    """
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
     path = tmp_path_factory.mktemp("quick") / "model.edge"
     edge_resnet.build(small(few, path))
     return path
@@ -152,6 +172,7 @@ def recipe_file(few: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network as FP32 ONNX, with preprocessing and labels."""
+    pytest.importorskip("onnx", reason="exporting needs the extra 'build'")
     from edge_resnet.export import export_onnx  # torch takes seconds to import: only for the tests that need it
     from edge_resnet.onnx_file import save_onnx
     from edge_resnet.weights import load_model

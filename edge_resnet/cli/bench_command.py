@@ -23,6 +23,10 @@ def run(
         str | None,
         typer.Option(metavar="fp32|fp16|bf16", help="Compile the FP32 network in this precision too; both take turns."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="CAMERA", help="Break down its frames, capture included: a camera, a video, a folder."),
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(metavar="F.json", help="Keep every time and the machine's state, for `compare`.")
     ] = None,
@@ -41,7 +45,7 @@ def run(
             check_writable(place, bundle)
     bars = BarProgress()
     with bars.stage("bench"):
-        report = bench(bundle, target, runs, against, bars.update_phase, trust)
+        report = bench(bundle, target, runs, against, source, bars.update_phase, trust)
     if record is not None:
         write_atomically(record, report.record())
     if plot is not None:

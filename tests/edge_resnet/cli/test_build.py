@@ -80,7 +80,7 @@ def test_a_person_gets_a_table(recipe_file: RecipeFile, cli: Cli) -> None:
         assert text in result.stdout
     if cuda.gpu_sm() is None:
         assert "Accuracy of 'rtx-30' on 40 images, PREDICTED" in result.stdout
-    assert "40 images are too few to be sure that the drop is below 1 points; about" in result.stdout
+    assert "40 images are too few to be sure that the drop is below 1 point; about" in result.stdout
     with pytest.raises(ValueError):
         json.loads(result.stdout)
 
