@@ -1,8 +1,11 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
-# make test-long     the deepest networks, and what takes minutes
+# make test-long     the deepest networks, 200 killed builds, and what takes minutes
+# make fuzz          1,000,000 inputs to the parsers (tests/fuzz/README.md); make fuzz-slice takes a minute
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
+# make test-pythons  the runtime's tests under each of PYTHONS that is here (pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13)
+# make test-arm64    the runtime on Debian's arm64, emulated: needs apt and qemu-user
 # make ros2          adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
 # All set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
 
@@ -14,15 +17,17 @@ READY := $(VENV)/ready
 RECORD ?= docs/tested-on/this-machine.json
 CUDA_ROOT ?= /usr/local/cuda
 PYCUDA := .venv-pycuda
+PYTHONS ?= python3.10 python3.12 python3.13
+RUNTIME := .runtime
 
-.PHONY: setup demo test test-long test-gpu test-pycuda ros2 clean
+.PHONY: setup demo test test-long fuzz fuzz-slice test-gpu test-pycuda test-pythons test-arm64 runtime ros2 clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,monitor,loadgen,dev,parity]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,trust,monitor,loadgen,dev,parity]'
 	touch $(READY)
 
 demo: setup
@@ -37,6 +42,13 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
+
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/run.py --inputs 1000000
+
+fuzz-slice: setup
+	$(BIN)/python -m pytest tests/fuzz --numprocesses 2 --dist loadfile
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu --record $(RECORD)
@@ -53,8 +65,20 @@ test-pycuda: setup
 	    --editable '.[build,pycuda,cuda,dev]'
 	$(PYCUDA)/bin/python -m pytest tests/engines/cuda
 
+# What a device gets: the wheel, and a bundle that was built elsewhere.
+runtime: setup
+	rm -rf build $(RUNTIME)/wheel # setuptools would take what is left there for part of the package
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(RUNTIME)/wheel .
+	$(BIN)/edge-resnet build --precision int8 -o $(RUNTIME)/demo.edge
+
+test-pythons: runtime
+	tests/runtime/pythons.sh $(RUNTIME) $(PYTHONS)
+
+test-arm64: runtime
+	tests/runtime/arm64.sh $(RUNTIME) $(BIN)/python
+
 ros2: setup
 	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(PYCUDA) fashion-mnist.edge build *.egg-info
+	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) fashion-mnist.edge build *.egg-info

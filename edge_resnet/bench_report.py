@@ -10,18 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.benchmark import (
-    Breakdown,
-    Latency,
-    Throughput,
-    measure_against,
-    measure_breakdown,
-    measure_latency,
-    measure_throughput,
-)
+import numpy as np
+
+from edge_resnet.benchmark import Latency, Throughput, measure_against, measure_latency, measure_throughput
+from edge_resnet.breakdown import Breakdown, measure_breakdown
 from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import EngineError
+from edge_resnet.limits import check_file, parse_json
 from edge_resnet.machine import MachineState, machine_state
 from edge_resnet.runtime import Runtime
 
@@ -81,22 +77,33 @@ class BenchReport:
 
 
 def bench(
-    bundle: Path, target: str | None, runs: int, against: str | None = None, progress: Progress | None = None
+    bundle: Path,
+    target: str | None,
+    runs: int,
+    against: str | None = None,
+    source: str | None = None,
+    progress: Progress | None = None,
+    trust: Path | None = None,
 ) -> BenchReport:
     """Measures an engine: single frames, where a camera's frame spends its time, and frames a second by batch.
 
+    Args:
+        source: the camera, video or folder whose frames are broken down; None makes frames up, and captures nothing.
+
     Raises:
+        TrustError: no trusted key has signed the bundle.
+        CameraError: the source cannot be opened, or gives no frame.
         EngineError: the other precision is none that the target has.
         UnavailableError: the engine does not run here.
     """
     before = machine_state()
     latencies: tuple[Latency, ...] = ()
     if against is not None:
-        latencies = measure_against(bundle, target, against, runs, progress)
-    with closing(Runtime(bundle, target=target)) as runtime:
+        latencies = measure_against(bundle, target, against, runs, progress, trust)
+    with closing(Runtime(bundle, target=target, trust=trust)) as runtime:
         if against is None:
-            latencies = tuple(measure_latency([runtime], [open_bundle(bundle).manifest.precision], runs))
-        breakdown = measure_breakdown(runtime)
+            latencies = tuple(measure_latency([runtime], [open_bundle(bundle, trust).manifest.precision], runs))
+        breakdown = measure_breakdown(runtime, source)
         throughput = tuple(measure_throughput(runtime.engine))
     return BenchReport(latencies, breakdown, throughput, before, machine_state())
 
@@ -125,16 +132,18 @@ class Comparison:
         }
 
 
-def compare_bundles(first: Path, second: Path, target: str | None, runs: int) -> Comparison:
+def compare_bundles(first: Path, second: Path, target: str | None, runs: int, trust: Path | None = None) -> Comparison:
     """Runs two bundles' engines in turns, on this machine.
 
     Raises:
         UnavailableError: one of them does not run here.
     """
     with ExitStack() as opened:
-        runtimes = [opened.enter_context(closing(Runtime(path, target=target))) for path in (first, second)]
+        runtimes = [
+            opened.enter_context(closing(Runtime(path, target=target, trust=trust))) for path in (first, second)
+        ]
         ours, theirs = measure_latency(runtimes, [str(first), str(second)], runs)
-    reports = [(open_bundle(path).manifest.accuracy or {}) for path in (first, second)]
+    reports = [(open_bundle(path, trust).manifest.accuracy or {}) for path in (first, second)]
     accuracy = [report.get(runtime.target) for report, runtime in zip(reports, runtimes, strict=True)]
     one, two = (report if isinstance(report, dict) else None for report in accuracy)
     return Comparison((ours, theirs), (one, two), ())
@@ -151,8 +160,9 @@ def compare_records(first: Path, second: Path) -> Comparison:
 
 
 def _read_record(path: Path) -> tuple[Latency, MachineState]:
+    check_file(path, "document_bytes", EngineError)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
         assert document["format"] == FORMAT
         times = tuple(float(each) for each in document["times_ms"][document["precision"]])
         assert times
@@ -166,11 +176,12 @@ def _read_record(path: Path) -> tuple[Latency, MachineState]:
 def histogram_png(latencies: Sequence[Latency]) -> bytes:
     """Draws how often each time occurred, with median and 99th percentile; 1,200 pixels wide. Needs matplotlib."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     colors = ("#3070b0", "#d07030")
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    longest = max(each.percentile_ms(99.5) for each in latencies)
+    longest = max(float(np.percentile(each.times_ms, 99.5, method="higher")) for each in latencies)  # of few, all
     shortest = min(min(each.times_ms) for each in latencies)
     for each, color in zip(latencies, colors, strict=False):
         p50, p99 = each.percentile_ms(50), each.percentile_ms(99)
@@ -182,6 +193,10 @@ def histogram_png(latencies: Sequence[Latency]) -> bytes:
     axes.set_ylabel("frames")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_yscale("log")  # rare slow frames are what matters to a control loop
+    axes.set_ylim(bottom=0.7)
+    axes.yaxis.set_major_formatter("{x:.0f}")  # frames are counted: 20, not 2 × 10¹
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside lower center", frameon=False)
     figure.suptitle(f"'{latencies[0].target}' on {latencies[0].device}", parse_math=False)
     file = io.BytesIO()

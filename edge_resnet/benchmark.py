@@ -1,11 +1,11 @@
-"""How long a bundle's engine takes, and where the time goes: frames one after another, as a camera gives them."""
+"""How long a bundle's engine takes: frames one after another, as a camera gives them, and in batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.bundle import open_bundle
-from edge_resnet.classifier import Prediction
 from edge_resnet.engines.engine import Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EngineError
-from edge_resnet.frames import FrameColor, FrameFormat
 from edge_resnet.runtime import Runtime
 
 WARMUP = 20
-CAMERA = FrameFormat(1080, 1920, FrameColor.RGB)
-"""The frames that a breakdown prepares, where the engine's own camera does not say."""
 BATCHES = (1, 2, 4, 8, 16, 32)
-_BREAKDOWN_RUNS = 50
 
 
 @dataclass(frozen=True)
@@ -55,22 +50,6 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Breakdown:
-    """Where the time of one camera frame goes: medians, in milliseconds. None where nothing is copied."""
-
-    prepare: float
-    copy_in: float | None
-    execute: float
-    copy_out: float | None
-    postprocess: float
-    """Of the answer to a prediction; 0 for features."""
-
-    def to_json(self) -> dict[str, float | None]:
-        """The breakdown as values that JSON knows."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Throughput:
     """Frames a second at one batch size."""
 
@@ -97,7 +76,12 @@ def measure_latency(runtimes: Sequence[Runtime], names: Sequence[str], runs: int
 
 
 def measure_against(
-    bundle: Path, target: str | None, precision: str, runs: int = 200, progress: Progress | None = None
+    bundle: Path,
+    target: str | None,
+    precision: str,
+    runs: int = 200,
+    progress: Progress | None = None,
+    trust: Path | None = None,
 ) -> tuple[Latency, Latency]:
     """Runs random frames through the bundle's engine and through one that is compiled of its FP32 network, in turns.
 
@@ -107,6 +91,7 @@ def measure_against(
         precision: of the other engine: ``fp32``, ``fp16`` or ``bf16``.
         runs: frames that count, for each.
         progress: is told of the compiling.
+        trust: as ``open_bundle`` takes it.
 
     Raises:
         EngineError: the target has not this precision.
@@ -114,9 +99,9 @@ def measure_against(
     """
     from edge_resnet.compiling import compile_float  # needs onnx, which running alone does not
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trust)
     with ExitStack() as engines:
-        runtime = engines.enter_context(closing(Runtime(bundle, target=target)))
+        runtime = engines.enter_context(closing(Runtime(bundle, target=target, trust=trust)))
         if runtime.frames is not None:
             raise EngineError(
                 f"the engine for {runtime.target} prepares frames of {runtime.frames} itself, and the other would not: "
@@ -131,31 +116,6 @@ def measure_against(
             Latency(opened.manifest.precision, found.name, device, ours),
             Latency(precision, found.name, device, theirs),
         )
-
-
-def measure_breakdown(runtime: Runtime) -> Breakdown:
-    """Where the time of a camera's frame goes: 1080×1920 RGB, or what the engine's own camera gives."""
-    camera = runtime.frames or CAMERA
-    frame = np.random.default_rng(0).integers(0, 256, camera.shape, np.uint8)
-    prepared, phases, finished = [], [], []
-    for _ in range(_BREAKDOWN_RUNS):
-        ready = runtime.ready(frame, camera.color)
-        prepared.append(ready.prepare_ms)
-        assert isinstance(ready.pixels, np.ndarray)  # the frame is on the host
-        phases.append(runtime.engine.timed(ready.pixels[np.newaxis]))
-        start = time.perf_counter()
-        if runtime.labels is not None:
-            Prediction.of(np.zeros(len(runtime.labels), np.float32), runtime.labels)
-        finished.append(1e3 * (time.perf_counter() - start))
-    copies_in = [phase.copy_in_ms for phase in phases if phase.copy_in_ms is not None]
-    copies_out = [phase.copy_out_ms for phase in phases if phase.copy_out_ms is not None]
-    return Breakdown(
-        float(np.median(prepared)),
-        float(np.median(copies_in)) if copies_in else None,
-        float(np.median([phase.execute_ms for phase in phases])),
-        float(np.median(copies_out)) if copies_out else None,
-        float(np.median(finished)),
-    )
 
 
 def measure_throughput(engine: Engine, seconds: float = 0.5) -> list[Throughput]:

@@ -10,14 +10,17 @@ import hashlib
 import json
 import stat
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from edge_resnet.errors import BundleError
+from edge_resnet.limits import check, parse_json
 from edge_resnet.output import write_atomically
-from edge_resnet.sealed_zip import FORMAT, MAX_BYTES, Entry, check_name, seal, unseal
+from edge_resnet.sealed_zip import FORMAT, Entry, Seal, check_name, entries_of, read_seal, seal, signed
+from edge_resnet.signatures import Signature, of_bundle
+from edge_resnet.trust import TrustedKeys, required
 
 MANIFEST = "manifest.json"
 """The first member of every bundle."""
@@ -26,6 +29,8 @@ FP32_MEMBER = "model.fp32.onnx"
 """The network that engines are held against."""
 QDQ_MEMBER = "model.qdq.onnx"
 """An INT8 bundle's network for engines that are compiled later, in TensorRT's scheme."""
+SBOM_MEMBER = "sbom.cdx.json"
+"""What the bundle was built with, as a CycloneDX document."""
 VERIFIED = ("measured", "predicted", "deferred")
 """How an engine's accuracy is known: run on its device, evaluated exactly without it, or not compiled yet."""
 
@@ -95,6 +100,8 @@ class Manifest:
     accuracy: dict[str, object] | None
     created_by: dict[str, str]
     """Package name to version, of what made the bundle."""
+    provenance: dict[str, object] | None = None
+    """What it was built from: hashes of the files and the recipe, see ``provenance``; None: not by a recipe."""
 
     def __post_init__(self) -> None:
         if min(self.input_shape) < 1 or self.input_shape[2] not in (1, 3):
@@ -128,6 +135,7 @@ class Manifest:
             calibration=_optional(_object, values["calibration"], "calibration"),
             accuracy=_optional(_object, values["accuracy"], "accuracy"),
             created_by=_texts(values["created_by"], "created_by"),
+            provenance=_optional(_object, values["provenance"], "provenance"),
         )
 
 
@@ -144,11 +152,26 @@ class Bundle:
     """An opened bundle, in memory; every byte is the one that was written."""
 
     manifest: Manifest
-    digest: str
-    """SHA-256 of the archive without its comment, in hex: the bundle's identity."""
+    trust: tuple[TrustedKeys, ...] = field(repr=False)
+    """Whoever was to be trusted has signed it, and must have signed any engine beside it; empty: nobody asked."""
+    _seal: Seal = field(repr=False)
     _data: bytes = field(repr=False)
     _entries: dict[str, Entry] = field(repr=False)
     _listed: dict[str, _Listed] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the archive without its comment, in hex: the bundle's identity, signed or not."""
+        return self._seal.digest
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """As they stand in the file; unless ``trust`` says so, nobody has checked them."""
+        return self._seal.signatures
+
+    def with_signatures(self, signatures: Iterable[Signature]) -> list[bytes]:
+        """The pieces of the file with these signatures in the place of its own."""
+        return signed(self._data, self._seal, signatures)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,15 +179,17 @@ class Bundle:
         return tuple(self._entries)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member.
+        """The bytes of a member, which are those that the manifest lists.
 
         Raises:
-            BundleError: there is no such member.
+            BundleError: there is no such member, or the manifest has the hash of another.
         """
         if name not in self._entries:
             raise BundleError(f"the bundle has no member '{name}': it has {', '.join(self._entries) or 'none'}")
         entry = self._entries[name]
-        return self._data[entry.start : entry.end]
+        data = self._data[entry.start : entry.end]
+        self._check_hash(name, data)
+        return data
 
     def verify_members(self) -> None:
         """Checks each member alone; ``open_bundle`` has already checked all bytes together.
@@ -174,8 +199,13 @@ class Bundle:
         """
         for name, entry in self._entries.items():
             data = memoryview(self._data)[entry.start : entry.end]
-            if hashlib.sha256(data).hexdigest() != self._listed[name].sha256 or zlib.crc32(data) != entry.crc:
-                raise BundleError(f"member '{name}' is not the one that the manifest lists: build the bundle again")
+            self._check_hash(name, data)
+            if zlib.crc32(data) != entry.crc:
+                raise BundleError(f"member '{name}' is not the one that its zip header says: build the bundle again")
+
+    def _check_hash(self, name: str, data: bytes | memoryview) -> None:
+        if hashlib.sha256(data).hexdigest() != self._listed[name].sha256:
+            raise BundleError(f"member '{name}' is not the one that the manifest lists: build the bundle again")
 
 
 def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
@@ -187,7 +217,7 @@ def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -
         members: name to content; a name is a relative path of ASCII letters, digits, ``.``, ``_``, ``+`` and ``-``.
 
     Raises:
-        BundleError: a name cannot be used, the manifest does not fit the members, or all is larger than 4 GiB.
+        BundleError: a name cannot be used, the manifest does not fit the members, or all is over a limit.
         OutputError: the place cannot be written.
     """
     for name in members:
@@ -195,21 +225,40 @@ def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -
     if MANIFEST in members:
         raise BundleError(f"member '{MANIFEST}': a bundle makes its own: choose another name")
     in_order = {name: members[name] for name in sorted(members)}
+    check(len(members) + 1, "bundle_members", f"bundle '{path}'", BundleError, "members")
     listed = {name: _Listed(hashlib.sha256(data).hexdigest(), len(data)) for name, data in in_order.items()}
     document = _document(manifest, listed)
     _parse_document(document)  # what could not be read back is not written
-    write_atomically(path, seal({MANIFEST: document, **in_order}))
+    pieces = seal({MANIFEST: document, **in_order})
+    check(sum(map(len, pieces)), "bundle_bytes", f"bundle '{path}'", BundleError, "bytes")
+    write_atomically(path, pieces)
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Reads a bundle into memory, once, and checks it: the digest first, then the structure, then the manifest.
+def open_bundle(path: Path, trust: str | Path | None = None) -> Bundle:
+    """Reads a bundle into memory, once, and checks it: digest, signature, structure, then the manifest.
+
+    Args:
+        path: the ``.edge`` file.
+        trust: a folder of public keys (``.pub`` files), or one of them: one of these keys must have signed the bundle,
+            and so it must where the environment's ``EDGE_RESNET_TRUST`` names keys. None and no such variable: nobody.
 
     Raises:
-        BundleError: the file is missing, no bundle, cut short, changed, or of a newer format.
+        BundleError: the file is missing, no bundle, cut short, changed, of a newer format, or over a limit.
+        TrustError: no trusted key has signed it; nothing in it has been looked at.
+        EdgeResnetError: the keys cannot be used.
+        UnavailableError: ``cryptography`` is not installed, and somebody asks for trust.
     """
+    return read_bundle(path, required(trust))
+
+
+def read_bundle(path: Path, trust: tuple[TrustedKeys, ...]) -> Bundle:
+    """``open_bundle`` with keys that have been read, of each of which one must have signed; raises as it does."""
     data = _read_file(path)
+    found = _seal_of(path, data)
+    for keys in trust:
+        keys.require(f"bundle '{path}'", of_bundle(found.digest), found.signatures)
     try:
-        digest, entries = unseal(data)
+        entries = entries_of(data, found)
         if next(iter(entries), None) != MANIFEST:
             raise BundleError(f"its first member is not {MANIFEST}: build it again")
         first = entries.pop(MANIFEST)
@@ -217,15 +266,22 @@ def open_bundle(path: Path) -> Bundle:
         _check_listing(entries, listed)
     except BundleError as error:
         raise BundleError(f"bundle '{path}': {error}") from error
-    return Bundle(manifest, digest, data, entries, listed)
+    return Bundle(manifest, trust, found, data, entries, listed)
+
+
+def _seal_of(path: Path, data: bytes) -> Seal:
+    try:
+        return read_seal(data)
+    except BundleError as error:
+        raise BundleError(f"bundle '{path}': {error}") from error
 
 
 def _read_file(path: Path) -> bytes:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            kind = "larger than 4 GiB" if stat.S_ISREG(status.st_mode) else "a folder or device"
-            raise BundleError(f"bundle '{path}': not a bundle but {kind}: give a .edge file")
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"bundle '{path}': not a bundle but a folder or device: give a .edge file")
+        check(status.st_size, "bundle_bytes", f"bundle '{path}'", BundleError, "bytes")
         return path.read_bytes()
     except FileNotFoundError:
         raise BundleError(f"bundle '{path}' does not exist: check the path, or make it with 'build'") from None
@@ -255,7 +311,7 @@ def _document(manifest: Manifest, listed: Mapping[str, _Listed]) -> bytes:
 
 def _parse_document(data: bytes) -> tuple[Manifest, dict[str, _Listed]]:
     try:
-        parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        parsed = parse_json(data, _without_repeats)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST} is not JSON: {error}: build it again") from error
     own = dict(_object(parsed, MANIFEST))
@@ -284,10 +340,6 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return values
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
 # Each of these takes a JSON value and the path of keys to it, and returns the value with its type, or names the key.
 
 
@@ -296,7 +348,7 @@ def _exactly(data: object, keys: Collection[str], at: str = "") -> dict[str, obj
     values = _object(data, at.rstrip(".") or MANIFEST)
     for key in keys:
         if key not in values:
-            raise BundleError(f"manifest key {at + key!r} is missing")
+            raise BundleError(f"manifest key {at + key!r} is missing: build it again with this version of edge-resnet")
     for key in values:
         if key not in keys:
             raise BundleError(f"manifest key {at + key!r} is unknown: the keys are {', '.join(keys)}")

@@ -17,6 +17,7 @@ from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration.trt_cache import CalibrationCache, read_cache
 from edge_resnet.errors import CalibrationError
 from edge_resnet.graph_writer import NORMALISED
+from edge_resnet.limits import check_file
 from edge_resnet.onnx_file import read_onnx, takes_frames
 from edge_resnet.preprocessing import Preprocessing
 
@@ -53,6 +54,7 @@ def open_cache(path: Path) -> CalibrationCache:
     """
     if not path.is_file():
         raise CalibrationError(f"no calibration cache at {path}: TensorRT's calibrator writes one")
+    check_file(path, "document_bytes", CalibrationError)
     return read_cache(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, build_target
-from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Manifest, write_bundle
-from edge_resnet.calibration.collect import collect
+from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, SBOM_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.qdq import QuantizedModel
-from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
-from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration_images import calibration_manifest, coverage_note
+from edge_resnet.calibration_images import coverage_note
 from edge_resnet.check import BATCH, Gate, Judgement, float_run
 from edge_resnet.drift_reference import MOST, Reference
 from edge_resnet.engine_options import next_step
@@ -27,19 +23,19 @@ from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
 from edge_resnet.golden import SAMPLES, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
+from edge_resnet.kept_stages import calibrated, chain_of, quantized
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import serialise
 from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
+from edge_resnet.provenance import provenance_of, versions
 from edge_resnet.recipe import Recipe
 from edge_resnet.report import report_path
 from edge_resnet.report.making import report_of_build
+from edge_resnet.sbom import sbom
 from edge_resnet.source import load_source
+from edge_resnet.stage_cache import StageCache, users_cache
 from edge_resnet.stages import Stage, Stages
-
-CALIBRATION_BATCH = 2
-"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
-batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +70,25 @@ class BuildResult:
         }
 
 
-def build(recipe: Recipe, progress: Progress | None = None) -> BuildResult:
+def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | None = None) -> BuildResult:
     """Runs a recipe and writes its bundle, whole or not at all.
+
+    Ranges and Q/DQ networks that an earlier build has made of the same inputs, killed or not, are not made again.
 
     Of several targets one failing leaves the others: they are written, and ``failures`` has the reasons. A target that
     this host cannot compile for is deferred, which is no failure.
+
+    Args:
+        recipe: what to build.
+        progress: is told of it.
+        cache: where finished stages are kept; None is the user's own, and ``NO_CACHE`` keeps none.
 
     Raises:
         EdgeResnetError: the recipe cannot be built; nothing is written.
     """
     check_writable(recipe.build.output, recipe.model.weights, recipe.model.onnx, recipe.model.labels)
     chain_of(recipe)  # refuses a chain before any work is done
-    stages = Stages(progress or Progress())
+    stages = Stages(progress or Progress(), users_cache() if cache is None else cache)
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
     wanted = [_wanted(name, recipe) for name in names]
     with stages.stage("export"):
@@ -139,17 +142,6 @@ def _report(recipe: Recipe, evaluation: ImageSet | None, built: list[BuiltTarget
     return str(place)
 
 
-def chain_of(recipe: Recipe) -> tuple[str, ...]:
-    """The refinements that a recipe asks for.
-
-    Raises:
-        CalibrationError: they cannot be applied.
-    """
-    portable = QUANTIZED.get(recipe.build.precision)
-    scheme = None if portable is None else scheme_named(portable)
-    return chain_wanted(recipe.quantize.effort, recipe.quantize.refine, scheme)
-
-
 def _wanted(name: str, recipe: Recipe) -> Wanted:
     """One engine of the recipe, whose options its compiler has.
 
@@ -180,17 +172,8 @@ def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]
 def _calibrate(
     recipe: Recipe, source: Network, images: ImageSet, evaluation: ImageSet | None, stages: Stages
 ) -> CalibrationTable:
-    spec = source.preprocessing
-    with stages.stage("calibrate", len(images)):
-        looks = Appearance.of(images, spec)
-        table = collect(
-            source.model,
-            images.batches(spec, CALIBRATION_BATCH),
-            method=recipe.calibration.method,
-            images=calibration_manifest(images, looks),
-            preprocessing=spec.to_json(),
-            advance=stages.progress.advance,
-        )
+    table, spec = calibrated(recipe, source, images, stages), source.preprocessing
+    looks = Appearance.from_json(table.images["appearance"])
     unlike = None if evaluation is None else looks.note_on(Appearance.of(evaluation, spec), spec.color)
     for note in (coverage_note(images, source), unlike):
         if note is not None:
@@ -212,7 +195,6 @@ class _Lowering:
         self, recipe: Recipe, source: Network, table: CalibrationTable | None, images: ImageSet, stages: Stages
     ) -> None:
         self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
-        self._chain = chain_of(recipe)
         self._quantized: dict[str, QuantizedModel] = {}
 
     def of(self, engine: type[Engine]) -> Lowered:
@@ -225,19 +207,9 @@ class _Lowering:
         """The refined Q/DQ network of one scheme."""
         if scheme not in self._quantized:
             assert self._table is not None  # an int8 build has calibrated
-            options, source = self._recipe.quantize, self._source
-            with self._stages.stage(f"quantize for {scheme}"):
-                wanted = frames_wanted(options.effort, self._chain)
-                frames = self._images.draw(wanted).pixels(source.preprocessing) if wanted else None
-                self._quantized[scheme] = quantize(
-                    source.model,
-                    self._table,
-                    scheme_named(scheme),
-                    frames,
-                    chain=self._chain,
-                    keep_float=options.keep_float,
-                    progress=self._stages.progress.update_phase,
-                )
+            self._quantized[scheme] = quantized(
+                self._recipe, self._source, self._table, self._images, scheme, self._stages
+            )
         return self._quantized[scheme]
 
     def members(self) -> dict[str, bytes]:
@@ -251,7 +223,7 @@ class _Lowering:
         """How the ranges were obtained and the network refined, for the manifest."""
         if self._table is None:
             return None
-        return {"method": self._table.method, "images": self._table.images, "refinements": list(self._chain)}
+        return {"method": self._table.method, "images": self._table.images, "refinements": list(chain_of(self._recipe))}
 
 
 _SCHEME: dict[str, Callable[[type[Engine]], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
@@ -269,7 +241,7 @@ def _contents(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """What goes into the bundle: of targets that failed, the report alone, so that no engine is made in spite of it."""
     built = [one for one in judged if one.failure is None]
-    members = lowering.members()
+    members = {**lowering.members(), SBOM_MEMBER: sbom()}
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
@@ -287,6 +259,7 @@ def _contents(
         engines=tuple(one.entry for one in built if one.entry is not None),
         calibration=lowering.provenance(),
         accuracy=reports or None,
-        created_by={name: version(name) for name in ("edge-resnet", "onnxruntime", "numpy", "pillow", "onnx")},
+        created_by=versions(),
+        provenance=provenance_of(recipe, judge.images),
     )
     return manifest, members

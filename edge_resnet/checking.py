@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,17 +22,28 @@ from edge_resnet.loading import find_engine, opened
 from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.progress import Progress
+from edge_resnet.trust import refuse_trust
 
 
-def check_file(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
-) -> Judgement:
+@dataclass(frozen=True)
+class Judged:
+    """What is to be judged."""
+
+    source: Path
+    """A ``.edge`` bundle or Q/DQ ONNX."""
+    reference: Path | None = None
+    """The FP32 ONNX; a bundle holds its own."""
+    target: str | None = None
+    """Which engine of a bundle, by default the first; what an ONNX file's prediction is for."""
+    trust: Path | None = None
+    """Of the bundle, as ``open_bundle`` takes it."""
+
+
+def check_file(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
     """Holds a bundle's engine, or a Q/DQ ONNX, against FP32.
 
     Args:
-        source: a ``.edge`` bundle or Q/DQ ONNX.
-        reference: the FP32 ONNX; a bundle holds its own.
-        target: which engine of a bundle, by default the first; what an ONNX file's prediction is for.
+        judged: the file, and which of its engines.
         images: the evaluation images, labelled or not.
         gate: how much may be lost.
         progress: told of the images done, what labels were taken to mean, and images that look unlike calibration's.
@@ -39,14 +51,15 @@ def check_file(
     Raises:
         ImageError: an evaluation image was used for calibration.
         ModelError: an ONNX file without ``reference``.
+        TrustError: no trusted key has signed the bundle.
     """
-    checked = _check_bundle if source.suffix == BUNDLE_SUFFIX else _check_onnx
-    return checked(source, reference, target, images, gate, progress)
+    checked = _check_bundle if judged.source.suffix == BUNDLE_SUFFIX else _check_onnx
+    return checked(judged, images, gate, progress)
 
 
-def _check_onnx(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
-) -> Judgement:
+def _check_onnx(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
+    source, reference, target = judged.source, judged.reference, judged.target
+    refuse_trust(source, judged.trust)
     if reference is None:
         raise ModelError(f"{source} holds no FP32 network to compare with: give it with --reference F.onnx")
     quantized = load_onnx(source)
@@ -67,10 +80,9 @@ def _check_onnx(
     return check(fp32, contestant, labelled, spec, gate, advance, features=features)
 
 
-def _check_bundle(
-    source: Path, reference: Path | None, target: str | None, images: ImageSet, gate: Gate, progress: Progress
-) -> Judgement:
-    bundle = open_bundle(source)
+def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
+    source, reference, target = judged.source, judged.reference, judged.target
+    bundle = open_bundle(source, judged.trust)
     preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
     original = (
         parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)

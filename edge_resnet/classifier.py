@@ -79,12 +79,14 @@ class Classifier(Runtime):
         target: which of its engines; by default the fastest kind that runs here. ``target`` and ``why`` say which it is.
         color: of the arrays that it is called with: ``rgb``, ``bgr``, ``rgba``, ``gray``, ``nv12``, …
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
+        trust: a folder of public keys, of which one must have signed the bundle; see ``Runtime``.
         verify: when the engine must answer the golden samples before it is used: ``unmeasured`` (where it was not
             measured on this device with this version of its library) or ``golden`` (always).
         fallback: what to do when it cannot be loaded or answers otherwise: ``refuse``, or ``next`` for the next engine.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network gives features.
+        TrustError: no trusted key has signed it.
         UnavailableError: none of its engines runs here.
         EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
         GateError: the engine answers the golden samples otherwise here.
@@ -99,10 +101,11 @@ class Classifier(Runtime):
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
+        trust: str | Path | None = None,
         verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)
+        super().__init__(path, target=target, color=color, cuda=cuda, trust=trust, verify=verify, fallback=fallback)
         if self.labels is None:
             self.close()
             raise BundleError(f"bundle '{path}' gives features, not classes: open it with edge_resnet.Embedder")

@@ -22,7 +22,9 @@ from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
 from edge_resnet.onnx_file import load_onnx, parse_onnx, read_metadata, serialise
 from edge_resnet.output import write_atomically
 from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.signing import SigningKey
 from edge_resnet.timing_cache import compile_engine
+from edge_resnet.trust import refuse_trust
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def compile_source(
     progress: Progress | None = None,
     *,
     frames: FrameFormat | None = None,
+    trust: Path | None = None,
 ) -> CompiledSource:
     """Compiles a bundle's network, or an ONNX file's, for a target.
 
@@ -64,8 +67,10 @@ def compile_source(
         options: how it is compiled.
         progress: is told of it.
         frames: what a camera gives, for an engine that prepares frames itself; None: it takes prepared ones.
+        trust: of the bundle, as ``open_bundle`` takes it.
 
     Raises:
+        TrustError: no trusted key has signed the bundle.
         EngineError: the compiler refuses it or lacks an option, or the bundle has nothing to compile for this target.
         UnavailableError: this host cannot compile for the target.
         ModelError: the file cannot be read, or TensorRT would refuse or misread its Q/DQ.
@@ -77,12 +82,13 @@ def compile_source(
     target.check_dla(options.dla_core)
     notes: list[str] = []
     if source.suffix == BUNDLE_SUFFIX:
-        bundle = open_bundle(source)
+        bundle = open_bundle(source, trust)
         require_not_refused(source, bundle, engine)
         target = target.at(bundle.manifest.precision)
         lowered = lowered_from_bundle(source, bundle, engine)
         preprocessing: Preprocessing | None = Preprocessing.from_json(bundle.manifest.preprocessing)
     else:
+        refuse_trust(source, trust)
         model = load_onnx(source)
         if engine.scheme == "tensorrt":
             notes = refuse_misread(model)
@@ -147,14 +153,36 @@ def compile_float(bundle: Bundle, target: Target, precision: str, progress: Prog
     return compile_engine(engine, lowered.compiled_from, target_named(target.name).at(precision), DEFAULTS, progress)
 
 
-def write_engine(made: CompiledSource, place: Path) -> None:
-    """Writes the engine and, where the compiler said anything, its log; from a bundle, the record that binds the two."""
+def write_engine(made: CompiledSource, place: Path, key: SigningKey | None = None) -> None:
+    """Writes the engine and, where the compiler said anything, its log; from a bundle, the record that binds the two.
+
+    Args:
+        made: the engine.
+        place: its path.
+        key: signs the record, for a device that trusts this key.
+
+    Raises:
+        EngineError: a key for an engine of an ONNX file, which has no record.
+        OutputError: the place cannot be written.
+    """
+    if key is not None:
+        require_bundle(made.bundle is not None)
     if made.compiled.log:
         write_atomically(log_path(place), made.compiled.log.encode())
     if made.bundle is None:
         write_atomically(place, made.compiled.data)
     else:
-        write_companion(place, made.target.name, made.bundle.digest, made.compiled, made.frames)
+        write_companion(place, made.target.name, made.bundle.digest, made.compiled, made.frames, key)
+
+
+def require_bundle(given: bool) -> None:
+    """Refuses to sign an engine of anything else.
+
+    Raises:
+        EngineError: no bundle was given.
+    """
+    if not given:
+        raise EngineError("--sign-with is for engines of bundles: one of an ONNX file has no record to be signed")
 
 
 def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Lowered:

@@ -23,11 +23,13 @@ class Embedder(Runtime):
         target: which of its engines; by default the fastest kind that runs here.
         color: of the arrays that it is called with; see ``Runtime``.
         cuda: the Python binding of CUDA that an engine on a GPU shall use; see ``Runtime``.
+        trust: a folder of public keys, of which one must have signed the bundle; see ``Runtime``.
         verify: when the engine must answer the golden samples before it is used; see ``Runtime``.
         fallback: what to do when it cannot be loaded or answers otherwise; see ``Runtime``.
 
     Raises:
         BundleError: the bundle is damaged or no bundle, or its network classifies.
+        TrustError: no trusted key has signed it.
         UnavailableError: none of its engines runs here.
         EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
         GateError: the engine answers the golden samples otherwise here.
@@ -40,10 +42,11 @@ class Embedder(Runtime):
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
+        trust: str | Path | None = None,
         verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda, verify=verify, fallback=fallback)
+        super().__init__(path, target=target, color=color, cuda=cuda, trust=trust, verify=verify, fallback=fallback)
         if self.labels is not None:
             self.close()
             raise BundleError(

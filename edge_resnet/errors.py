@@ -10,6 +10,7 @@
     ├── EngineError                an engine, or what was fed to it
     ├── OutputError                the place the result should go to
     ├── GateError                  accuracy, coverage or verification said no  exit 3
+    │   └── TrustError             a bundle or engine that no trusted key signed
     └── UnavailableError           a GPU, device or package that is not here   exit 4
         └── CameraUnavailableError also a CameraError: a camera not there, or gone
 
@@ -59,6 +60,10 @@ class GateError(EdgeResnetError):
     """A gate (accuracy, coverage, verification) said no."""
 
     exit_code = 3
+
+
+class TrustError(GateError):
+    """A bundle, or an engine beside one, that no trusted key has signed as it is."""
 
 
 class UnavailableError(EdgeResnetError):

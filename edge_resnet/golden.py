@@ -63,12 +63,30 @@ def read_golden(bundle: Bundle, name: str) -> npt.NDArray[Any]:
     Raises:
         BundleError: it is not there or damaged.
     """
-    file = io.BytesIO(bundle.read(f"golden/{name}.npy"))
+    data = bundle.read(f"golden/{name}.npy")
+    file = io.BytesIO(data)
     try:
+        _check_size(data)
         array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)  # np.load would read zips too
     except Exception as error:  # a damaged header leads numpy to any: ValueError, TokenError, TypeError, …
         raise BundleError(f"the golden samples '{name}' cannot be read ({error}): build the bundle again") from error
     return array
+
+
+def _check_size(data: bytes) -> None:
+    """Refuses a header that promises more values than follow it, for which numpy would take memory first.
+
+    Raises:
+        ValueError: it does, or has another form.
+    """
+    file = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"version {version} of the format")
+    shape, _, dtype = readers[version](file)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{len(data) - file.tell()} bytes for {shape} of {dtype}")
 
 
 def replay(bundle: Bundle, target: str, engine: Engine) -> GoldenResult:

@@ -7,36 +7,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.bundle import open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, SBOM_MEMBER, open_bundle
 from edge_resnet.companion import read_record
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
+from edge_resnet.limits import parse_json
 from edge_resnet.loading import find_engine, opened, replayed
+from edge_resnet.trust import refuse_trust
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
+def inspect_file(path: Path, trust: Path | None = None) -> dict[str, Any]:
     """Reads a file by its suffix: ``.edge``, ``.onnx``, ``.json`` (a calibration table), ``.engine`` (by its record).
 
+    Args:
+        path: the file.
+        trust: of a bundle, as ``open_bundle`` takes it.
+
     Raises:
+        TrustError: no trusted key has signed the bundle.
         EdgeResnetError: the file is missing, damaged, or of another kind.
     """
-    if path.suffix not in _READERS:
-        raise EdgeResnetError(f"{path} is of a kind that is not known here: give one of {', '.join(_READERS)}")
+    known = (BUNDLE_SUFFIX, *_READERS)
+    if path.suffix not in known:
+        raise EdgeResnetError(f"{path} is of a kind that is not known here: give one of {', '.join(known)}")
     if not path.is_file():
         raise EdgeResnetError(f"no file at {path}")
-    return {"file": str(path), "bytes": path.stat().st_size, **_READERS[path.suffix](path)}
+    if path.suffix == BUNDLE_SUFFIX:
+        found = _bundle(path, trust)
+    else:
+        refuse_trust(path, trust)
+        found = _READERS[path.suffix](path)
+    return {"file": str(path), "bytes": path.stat().st_size, **found}
 
 
-def verify_bundle(path: Path) -> list[dict[str, Any]]:
+def verify_bundle(path: Path, trust: Path | None = None) -> list[dict[str, Any]]:
     """Runs each of a bundle's engines that runs here over its golden samples.
+
+    Args:
+        path: the bundle.
+        trust: as ``open_bundle`` takes it.
 
     Returns:
         For each target ``{target, passed, sqnr_db, why_not}``; ``passed`` is None where the engine does not run here.
     """
     if path.suffix != ".edge":
         raise BundleError(f"{path} is no bundle: only bundles hold golden samples")
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, trust)
     bundle.verify_members()
     found: list[dict[str, Any]] = []
     for entry in bundle.manifest.engines:
@@ -53,15 +70,31 @@ def verify_bundle(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _bundle(path: Path) -> dict[str, Any]:
-    bundle = open_bundle(path)
+def _bundle(path: Path, trust: Path | None) -> dict[str, Any]:
+    bundle = open_bundle(path, trust)
     manifest = bundle.manifest.to_json()
     calibration = bundle.manifest.calibration
     if calibration is not None and isinstance(calibration["images"], dict):
         images = {key: value for key, value in calibration["images"].items() if key != "sha256"}
         manifest["calibration"] = {**calibration, "images": images}
     members = {name: len(bundle.read(name)) for name in bundle.names}
-    return {"kind": "bundle", "digest": bundle.digest, **manifest, "members": members}
+    signed_by = [each.key for each in bundle.signatures]
+    return {"kind": "bundle", "digest": bundle.digest, "signed_by": signed_by, **manifest, "members": members}
+
+
+def read_sbom(path: Path, trust: Path | None = None) -> dict[str, Any]:
+    """What a bundle was built with: its CycloneDX document.
+
+    Raises:
+        BundleError: the bundle has none, or it is damaged.
+        TrustError: no trusted key has signed the bundle.
+    """
+    data = open_bundle(path, trust).read(SBOM_MEMBER)
+    try:
+        document: dict[str, Any] = parse_json(data)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"bundle '{path}': {SBOM_MEMBER} cannot be read: {error}") from error
+    return document
 
 
 def _onnx(path: Path) -> dict[str, Any]:
@@ -84,9 +117,9 @@ def _onnx(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    from edge_resnet.calibration.table import CalibrationTable
+    from edge_resnet.quantize_files import open_table
 
-    table = CalibrationTable.from_json(path.read_bytes(), str(path))
+    table = open_table(path)
     images = {key: value for key, value in table.images.items() if key != "sha256"}
     ranges = {name: f"amax {r.amax:.4g}, seen {r.minimum:.4g} to {r.maximum:.4g}" for name, r in table.ranges.items()}
     return {
@@ -103,7 +136,6 @@ def _engine(path: Path) -> dict[str, Any]:
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    ".edge": _bundle,
     ".onnx": _onnx,
     ".json": _table,
     ".engine": _engine,

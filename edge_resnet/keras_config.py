@@ -7,7 +7,6 @@ computation, and each step of ours is taken off theirs. What is left over, such 
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections import Counter
@@ -19,6 +18,8 @@ from typing import Any
 from torch import nn
 
 from edge_resnet.errors import ModelError
+from edge_resnet.keras_weights import read_member
+from edge_resnet.limits import parse_json
 from edge_resnet.models import Add, EvenConv2d, ResNet
 
 TRAINING_ONLY = (
@@ -81,9 +82,12 @@ def _description(path: Path) -> Any:
         archived = opened.read(2) == b"PK"  # the suffix does not tell: Keras 2 wrote HDF5 as .keras too
     if archived:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
+            return parse_json(read_member(path, archive, "config.json", "document_bytes"))
     with h5py.File(path, "r") as file:
-        return json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else None
+        if "model_config" not in file.attrs:
+            return None
+        described = file.attrs["model_config"]
+        return parse_json(described.encode() if isinstance(described, str) else bytes(described))
 
 
 def _flat(description: Mapping[str, Any]) -> Iterator[_Layer]:

@@ -23,7 +23,6 @@ Keras has written its weights in two layouts, each alone or inside a whole model
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections import Counter
@@ -36,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import ModelError, UnavailableError
+from edge_resnet.limits import check, parse_json
 
 Array = npt.NDArray[np.float32]
 Layers = dict[str, dict[str, Array]]
@@ -232,7 +232,8 @@ def _read_layers(path: Path) -> Layers:
     data, names = path.read_bytes(), {}
     if data.startswith(b"PK"):  # .keras, but before Keras 3 that was a suffix of HDF5 files as well
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            data, names = archive.read("model.weights.h5"), _configured(json.loads(archive.read("config.json")))
+            data = read_member(path, archive, "model.weights.h5", "checkpoint_bytes")
+            names = _configured(parse_json(read_member(path, archive, "config.json", "document_bytes")))
     with h5py.File(io.BytesIO(data), "r") as file:
         for layout in (
             "layers",
@@ -247,13 +248,24 @@ def _read_layers(path: Path) -> Layers:
         raise ModelError(f"{path} is no file of Keras weights, it holds {_some(file)}: save them with Keras")
 
 
+def read_member(path: Path, archive: zipfile.ZipFile, name: str, limit: str) -> bytes:
+    """A member of a ``.keras`` archive, which is not unpacked if it is larger than a limit; no more than it says is read.
+
+    Raises:
+        ModelError: it is larger.
+        Exception: a damaged archive leads zipfile to any.
+    """
+    check(archive.getinfo(name).file_size, limit, f"{path}, '{name}' unpacked,", ModelError, "bytes")
+    return archive.read(name)
+
+
 def _by_name(path: Path, root: Any) -> Layers:
     """Reads the layout until Keras 2: ``conv1_conv/conv1_conv/kernel:0``, without ``:0`` when Keras 3 wrote it.
 
     A network inside another model has that model's name for it in front: ``resnet50v2/conv1_conv/kernel``.
     """
     layers: Layers = {}
-    for name, dataset in _datasets(root).items():
+    for name, dataset in _datasets(path, root).items():
         *_, layer, variable = name.split("/")
         layers.setdefault(layer, {})[variable.split(":")[0]] = _array(path, name, dataset)
     return layers
@@ -265,7 +277,7 @@ def _by_class(path: Path, root: Any, names: Mapping[str, str]) -> Layers:
     A network inside another model is one of its layers: ``functional/layers/conv2d_12/vars/0``.
     """
     groups: Layers = {}
-    for name, dataset in _datasets(root).items():
+    for name, dataset in _datasets(path, root).items():
         match = re.fullmatch(r"((?:[^/]+/layers/)*[^/]+)/vars/(\d+)", name)
         if match:
             groups.setdefault(match[1], {})[match[2]] = _array(path, name, dataset)
@@ -280,8 +292,11 @@ def _by_class(path: Path, root: Any, names: Mapping[str, str]) -> Layers:
     return layers
 
 
-def _datasets(root: Any) -> dict[str, Any]:
-    """Every dataset below a group by its path. Visiting follows no link, so that a file reads from itself alone."""
+def _datasets(path: Path, root: Any) -> dict[str, Any]:
+    """Every dataset below a group by its path, none read yet: a file of a few KB can hold one of many GB, compressed.
+
+    Visiting follows no link, so that a file reads from itself alone.
+    """
     found: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
@@ -289,6 +304,7 @@ def _datasets(root: Any) -> dict[str, Any]:
             found[name] = item
 
     root.visititems(visit)
+    check(sum(each.nbytes for each in found.values()), "checkpoint_bytes", str(path), ModelError, "bytes, unpacked")
     return found
 
 

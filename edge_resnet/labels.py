@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_resnet.errors import RecipeError
+from edge_resnet.limits import check_file
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -13,6 +14,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         RecipeError: the file cannot be read, has no names, or an empty line between them.
     """
+    check_file(path, "document_bytes", RecipeError)
     try:
         names = tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from edge_resnet.errors import ModelError
+from edge_resnet.limits import check, check_file, parse_json
 from edge_resnet.output import write_atomically
 from edge_resnet.preprocessing import Preprocessing
 
@@ -68,6 +71,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """
     if not path.is_file():
         raise ModelError(f"no ONNX file at {path}: export one with `edge-resnet export`")
+    check_file(path, "onnx_bytes", ModelError)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -97,6 +101,8 @@ def _parsed(data: bytes, name: str, folder: Path | None) -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
         _check_size(model, name)
         if folder is not None:
+            beside = sum(_bytes_beside(tensor, folder) for tensor in _tensors(model.graph))
+            check(len(data) + beside, "onnx_bytes", f"{name} with the files beside it", ModelError, "bytes")
             onnx.load_external_data_for_model(model, str(folder))  # refuses paths that lead out of the folder
         onnx.checker.check_model(model)
     except ModelError:
@@ -117,6 +123,26 @@ def _check_size(model: onnx.ModelProto, name: str) -> None:
     )
     if size >= _LARGEST:
         raise ModelError(f"{name} has {size / 1e9:.1f} GB of weights: ONNX models of less than 2 GB are taken")
+    check(size, "onnx_bytes", name, ModelError, "bytes of weights")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """All that a graph holds: weights, and what stands in nodes and in the graphs inside them."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _bytes_beside(tensor: TensorProto, folder: Path) -> int:
+    """How much of a file beside the model will be read for a tensor: what it says, or all that there is."""
+    if not uses_external_data(tensor):
+        return 0
+    found = ExternalDataInfo(tensor)
+    place = folder / found.location
+    there = place.stat().st_size if place.is_file() else 0
+    return there if found.length is None else min(there, int(found.length))
 
 
 def takes_frames(model: onnx.ModelProto) -> bool:
@@ -159,10 +185,16 @@ def check_finite(model: onnx.ModelProto, name: str) -> None:
     """Refuses weights that are NaN or infinite.
 
     Raises:
-        ModelError: one is; it is named.
+        ModelError: one is, or has not as many values as its shape says; it is named.
     """
     for weight in model.graph.initializer:
-        if weight.data_type in _FLOATS and not np.isfinite(numpy_helper.to_array(weight)).all():
+        if weight.data_type not in _FLOATS:
+            continue
+        try:
+            finite = bool(np.isfinite(numpy_helper.to_array(weight)).all())
+        except ValueError as error:  # which the checker lets pass
+            raise ModelError(f"{name}: '{weight.name}' has not as many values as its shape: export it again") from error
+        if not finite:
             raise ModelError(f"{name}: '{weight.name}' has NaN or infinite values: export a model that has none")
 
 
@@ -172,7 +204,13 @@ def described(value: onnx.ValueInfoProto) -> str:
     shape = "×".join(
         dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?") for dim in held.shape.dim
     )
-    return f"{value.name}: {TensorProto.DataType.Name(held.elem_type).lower()} {shape}"
+    return f"{value.name}: {type_name(held.elem_type)} {shape}"
+
+
+def type_name(kind: int) -> str:
+    """An element type in words; a damaged file has numbers that are none."""
+    known: bool = kind in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(kind)).lower() if known else f"the unknown type {kind}"
 
 
 def _in_words(error: Exception) -> str:
@@ -202,7 +240,9 @@ def read_metadata(model: onnx.ModelProto, name: str) -> Metadata:
     found = {entry.key: entry.value for entry in model.metadata_props}
     try:
         parsed = {
-            key: json.loads(found[key]) for key in (PREPROCESSING_KEY, LABELS_KEY, CALIBRATION_KEY) if key in found
+            key: parse_json(found[key].encode())
+            for key in (PREPROCESSING_KEY, LABELS_KEY, CALIBRATION_KEY)
+            if key in found
         }
     except ValueError as error:
         raise ModelError(f"{name}: damaged metadata ({error}): export the model again") from error

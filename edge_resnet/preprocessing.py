@@ -25,14 +25,16 @@ from PIL import Image
 
 from edge_resnet.errors import ImageError, RecipeError
 from edge_resnet.frames import CHANNELS, VIDEO, FrameColor, picture_height, plain_frame, video_part
+from edge_resnet.limits import check
 from edge_resnet.resampling import Axis, matrices, resample
 from edge_resnet.resampling import Interpolation as Interpolation
 from edge_resnet.resampling import Pixels as Pixels
+from edge_resnet.toml_table import parse_toml
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 Frame = Pixels | Image.Image
 """What a camera or a file gives: uint8 H×W×3 RGB, H×W or H×W×1 grey, or a Pillow image."""
@@ -80,6 +82,7 @@ class Preprocessing:
                 raise RecipeError(f"{key} is {getattr(self, key)!r}: give one of {kind.__name__}'s members")
         if not (isinstance(self.size, tuple) and len(self.size) == 2 and all(_is_length(side) for side in self.size)):
             raise RecipeError(f"size is {self.size!r}: give height and width in pixels, each 1 or more")
+        check(self.size[0] * self.size[1], "image_pixels", "size", RecipeError, "pixels")
         self._check_resize()
         for key, values in (("mean", self.mean), ("std", self.std)):
             if not (isinstance(values, tuple) and len(values) == self.channels and all(map(_is_number, values))):
@@ -237,6 +240,7 @@ def plain_image(image: Image.Image, name: str) -> Image.Image:
     Raises:
         ImageError: it is damaged, has transparent pixels, or more than 8 bits a channel: its range would be a guess.
     """
+    check(image.width * image.height, "image_pixels", name, ImageError, "pixels")
     # The raw mode tells of 16-bit colour, which Pillow would cut to its upper 8 bits; decoding forgets it.
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in mode for mode in raw_modes):
@@ -365,7 +369,7 @@ def load_preprocessing(name_or_path: str) -> Preprocessing:
         raise RecipeError(f"unknown preprocessing '{name_or_path}': give one of {known}, or a TOML file that exists")
     path = Path(name_or_path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read as TOML: {error}") from error
     try:

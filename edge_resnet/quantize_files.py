@@ -13,6 +13,7 @@ from edge_resnet.adoption import Network, open_network
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.errors import CalibrationError
 from edge_resnet.images import ImageSet, open_images
+from edge_resnet.limits import check_depth, check_file
 from edge_resnet.onnx_file import read_metadata, write_metadata
 from edge_resnet.preprocessing import Preprocessing
 
@@ -25,7 +26,10 @@ def open_table(path: Path) -> CalibrationTable:
     """
     if not path.is_file():
         raise CalibrationError(f"no calibration table at {path}: make one with `edge-resnet calibrate`")
-    return CalibrationTable.from_json(path.read_bytes(), str(path))
+    check_file(path, "document_bytes", CalibrationError)
+    data = path.read_bytes()
+    check_depth(data, str(path), CalibrationError)
+    return CalibrationTable.from_json(data, str(path))
 
 
 def open_calibrated(path: Path, table: CalibrationTable) -> Network:

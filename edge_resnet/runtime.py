@@ -103,12 +103,15 @@ class Runtime:
         color: of the arrays that it is called with, one of ``FrameColor``'s values; frames of a stream say their own.
         cuda: the Python binding of CUDA that an engine on a GPU shall use, ``cuda-bindings`` or ``pycuda``; None takes
             the environment's ``EDGE_RESNET_CUDA``, else the one that is installed.
+        trust: whose bundles are taken, a folder of ``.pub`` files or one of them; see ``open_bundle``. An engine beside
+            the bundle must be signed too. All of this is checked before any engine is loaded.
         verify: when the engine must answer the golden samples first, one of ``Verify`` or its value.
         fallback: what to do when the engine cannot be loaded or answers otherwise, one of ``Fallback`` or its value; a
             ``target`` that was asked for is never exchanged for another.
 
     Raises:
         BundleError: the bundle is damaged or no bundle.
+        TrustError: no trusted key has signed the bundle, or an engine beside it.
         ImageError: there is no such colour.
         UnavailableError: none of its engines runs here.
         EngineError: the engine was compiled by another version or for another GPU, or the library refuses it.
@@ -122,13 +125,14 @@ class Runtime:
         target: str | None = None,
         color: str = "rgb",
         cuda: str | None = None,
+        trust: str | Path | None = None,
         verify: str | Verify = Verify.UNMEASURED,
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         path = Path(path)
         self.color = color_named(color)
         plan = LoadPlan(chosen(Verify, "verify", verify), chosen(Fallback, "fallback", fallback), cuda)
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, trust)
         self.engine: Engine
         found, self.engine = load(path, bundle, target, plan)
         self.target, self.why = found.target.name, found.why

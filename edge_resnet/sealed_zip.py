@@ -1,4 +1,4 @@
-"""The archive of a bundle: a stored zip in one fixed form, sealed by a SHA-256 in its comment.
+"""The archive of a bundle: a stored zip in one fixed form, sealed by a SHA-256 in its comment, and perhaps signed there.
 
 Writer and reader share the functions that make headers. The reader makes each header again from its few free fields and
 compares, so that a gap, a second name, a flag or a compressed member has nowhere to be. ``docs/bundle.md`` gives the
@@ -12,10 +12,12 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_resnet.errors import BundleError
+from edge_resnet.limits import limits
+from edge_resnet.signatures import LINES, Signature, as_lines, read_lines
 
 FORMAT = 1
 """The format version that is written, and the only one that is read."""
@@ -37,9 +39,12 @@ _PERMISSIONS = (stat.S_IFREG | 0o644) << 16
 
 _MAGIC = b"edge-resnet bundle "
 _VERSION = re.compile(_MAGIC + rb"([1-9][0-9]{0,5})\n")
-_COMMENT = re.compile(_MAGIC + b"%d\nsha256 ([0-9a-f]{64})\n" % FORMAT)
+_COMMENT = re.compile(_MAGIC + b"%d\nsha256 ([0-9a-f]{64})\n(%b)" % (FORMAT, LINES))
 _COMMENT_BYTES = len(_MAGIC + b"%d\nsha256 \n" % FORMAT) + 64
+"""Of a bundle that nobody has signed."""
 _MAX_COMMENT_BYTES = 0xFFFF
+_LENGTH = struct.Struct("<H")
+"""The length of the comment, the last two bytes before it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,17 @@ class Entry:
         return _CENTRAL.pack(_CENTRAL_MARK, _MADE_BY, *_FIXED, *numbers) + self.name.encode("ascii")
 
 
+@dataclass(frozen=True)
+class Seal:
+    """What stands in the comment, when the digest is that of the bytes. Who signed is not checked here."""
+
+    digest: str
+    """SHA-256, in hex, of the bytes before the comment as they are without signatures."""
+    signatures: tuple[Signature, ...]
+    start: int
+    """Offset of the comment, and so the end of all else."""
+
+
 def check_name(name: str) -> None:
     """Refuses a member name that is not a plain relative path.
 
@@ -99,49 +115,26 @@ def seal(members: Mapping[str, bytes]) -> list[bytes]:
     for name, data in members.items():
         check_name(name)
         entries.append(Entry(name, entries[-1].end if entries else 0, zlib.crc32(data), len(data)))
-    directory = _directory(entries)
+    directory = _directory(entries, _COMMENT_BYTES)
     pieces = [piece for entry in entries for piece in (entry.local_header(), members[entry.name])] + [directory]
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
-    return [*pieces, _MAGIC + f"{FORMAT}\nsha256 {digest.hexdigest()}\n".encode("ascii")]
+    return [*pieces, _comment(digest.hexdigest(), ())]
 
 
-def unseal(data: bytes) -> tuple[str, dict[str, Entry]]:
-    """Checks an archive: first that every byte is the one that was written, then that it has the fixed form.
+def signed(data: bytes, seal: Seal, signatures: Iterable[Signature]) -> list[bytes]:
+    """The pieces of an archive with these signatures in the place of its own; its digest stays what it is."""
+    comment = _comment(seal.digest, signatures)
+    return [data[: seal.start - _LENGTH.size], _LENGTH.pack(len(comment)), comment]
 
-    Returns:
-        The digest in hex, and the members by name in their order.
+
+def read_seal(data: bytes) -> Seal:
+    """Reads the comment, and compares all other bytes with the digest in it; nothing else is looked at.
 
     Raises:
         BundleError: it is something else, cut short, changed, or of a newer format.
     """
-    digest, end = _check_seal(data)
-    entries: dict[str, Entry] = {}
-    position = 0
-    while data.startswith(_LOCAL_MARK, position):
-        entry = _entry_at(data, position)
-        if entry.name in entries:
-            raise BundleError(f"two members are called '{entry.name}': build it again")
-        entries[entry.name] = entry
-        position = entry.end
-    if data[position:end] != _directory(list(entries.values())):
-        raise BundleError("its members and directory do not follow one another exactly: build it again")
-    return digest, entries
-
-
-def _directory(entries: Sequence[Entry]) -> bytes:
-    """The central directory and the end record, without the comment."""
-    start = entries[-1].end if entries else 0
-    if start > MAX_BYTES or len(entries) > _MAX_MEMBERS:
-        raise BundleError(f"{len(entries)} members of {start} bytes in all: a bundle holds less than 4 GiB")
-    central = b"".join(entry.central_header() for entry in entries)
-    count = len(entries)
-    return central + _END.pack(_END_MARK, 0, 0, count, count, len(central), start, _COMMENT_BYTES)
-
-
-def _check_seal(data: bytes) -> tuple[str, int]:
-    """Compares all bytes with the digest in the comment; returns the digest, and where the comment starts."""
     start = data.rfind(_MAGIC, max(0, len(data) - _MAX_COMMENT_BYTES))
     if start < 0:
         if data.startswith(_LOCAL_MARK):
@@ -152,14 +145,56 @@ def _check_seal(data: bytes) -> tuple[str, int]:
         newer = int(version[1])
         raise BundleError(f"made by a newer edge-resnet: format {newer}, this one reads {FORMAT}: upgrade edge-resnet")
     comment = _COMMENT.match(data, start)
-    if comment is None:
+    signatures = None if comment is None else read_lines(comment[2])
+    if comment is None or signatures is None:
         raise BundleError("cut short or changed in its last bytes: copy it again")
     if comment.end() != len(data):
         raise BundleError(f"{len(data) - comment.end()} bytes were added at its end: copy it again")
-    digest = hashlib.sha256(memoryview(data)[:start]).hexdigest()
-    if digest != comment[1].decode("ascii"):
+    if data[max(0, start - _LENGTH.size) : start] != _LENGTH.pack(len(data) - start):
+        raise BundleError("cut short, or signatures were added or taken away: copy it again")
+    digest = hashlib.sha256(memoryview(data)[: start - _LENGTH.size])
+    digest.update(_LENGTH.pack(_COMMENT_BYTES))
+    if digest.hexdigest() != comment[1].decode("ascii"):
         raise BundleError("its bytes are not the ones that were written (SHA-256 differs): copy it again")
-    return digest, start
+    return Seal(digest.hexdigest(), signatures, start)
+
+
+def entries_of(data: bytes, seal: Seal) -> dict[str, Entry]:
+    """Finds the members of an archive, whose seal has been read, and checks that it has the fixed form.
+
+    Returns:
+        The members by name, in their order.
+
+    Raises:
+        BundleError: it has another form, or too many members.
+    """
+    entries: dict[str, Entry] = {}
+    position, most = 0, limits().bundle_members
+    while data.startswith(_LOCAL_MARK, position):
+        entry = _entry_at(data, position)
+        if entry.name in entries:
+            raise BundleError(f"two members are called '{entry.name}': build it again")
+        if len(entries) == most:
+            raise BundleError(f"more than {most} members: {limits().advice('bundle_members')}")
+        entries[entry.name] = entry
+        position = entry.end
+    if data[position : seal.start] != _directory(list(entries.values()), len(data) - seal.start):
+        raise BundleError("its members and directory do not follow one another exactly: build it again")
+    return entries
+
+
+def _comment(digest: str, signatures: Iterable[Signature]) -> bytes:
+    return _MAGIC + f"{FORMAT}\nsha256 {digest}\n".encode("ascii") + as_lines(signatures)
+
+
+def _directory(entries: Sequence[Entry], comment_bytes: int) -> bytes:
+    """The central directory and the end record, without the comment."""
+    start = entries[-1].end if entries else 0
+    if start > MAX_BYTES or len(entries) > _MAX_MEMBERS:
+        raise BundleError(f"{len(entries)} members of {start} bytes in all: a bundle holds less than 4 GiB")
+    central = b"".join(entry.central_header() for entry in entries)
+    count = len(entries)
+    return central + _END.pack(_END_MARK, 0, 0, count, count, len(central), start, comment_bytes)
 
 
 def _entry_at(data: bytes, position: int) -> Entry:

@@ -1,17 +1,17 @@
 """What compilers have measured, kept from build to build: one file for each device and version of TensorRT.
 
 TensorRT chooses its kernels by timing them, which is most of a build; with its timing cache the next build on the device
-takes seconds in the place of minutes. The files are in ``$XDG_CACHE_HOME/edge-resnet`` (``~/.cache/edge-resnet``) and may
-be deleted at any time. Where they cannot be read or written, builds just take longer.
+takes seconds in the place of minutes. The files are in ``cache_folder()`` and may be deleted at any time. Where they cannot
+be read or written, builds just take longer.
 """
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from edge_resnet.cache_folder import cache_folder
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
@@ -27,20 +27,14 @@ def compile_engine(
     Raises:
         EngineError, UnavailableError: as ``Engine.compile``.
     """
-    name = engine.timing_cache_name(target)
-    if name is None:
+    name, folder = engine.timing_cache_name(target), cache_folder()
+    if name is None or folder is None:
         return engine.compile(model, target, options, progress)
-    path = _folder() / f"{name}.timing"
+    path = folder / f"{name}.timing"
     compiled = engine.compile(model, target, replace(options, timing_cache=_read(path)), progress)
     if compiled.timing_cache:
         _write(path, compiled.timing_cache)
     return compiled
-
-
-def _folder() -> Path:
-    """As the XDG Base Directory Specification has it, which wants a path that is not absolute to be ignored."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "edge-resnet"
 
 
 def _read(path: Path) -> bytes:

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from edge_resnet.errors import RecipeError
+from edge_resnet.limits import check_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +23,30 @@ IMAGES_WANTED = "give a folder of images, or a CSV file of path,label"
 _Default = TypeVar("_Default")
 
 
+_MOST_DOTS = 1000
+"""In one line: the time that ``tomllib`` takes for a key grows as the square of its parts (64 KB of ``a.a.a`` is half a
+minute)."""
+
+
+def parse_toml(path: Path) -> dict[str, Any]:
+    """Parses a file of bounded size, however its values are nested.
+
+    Raises:
+        RecipeError: it is larger than the limit.
+        OSError: it cannot be read.
+        ValueError: it is no UTF-8 or no TOML, or nested without end.
+    """
+    check_file(path, "recipe_bytes", RecipeError)
+    text = path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS:
+            raise ValueError(f"line {number} has more than {_MOST_DOTS} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists or tables stand too deep in one another") from error
+
+
 def read_toml(path: Path) -> dict[str, object]:
     """Reads a whole file.
 
@@ -29,7 +54,7 @@ def read_toml(path: Path) -> dict[str, object]:
         RecipeError: it is missing, cannot be read, or is no TOML; then the message tells the line.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors put a byte order mark first
+        return parse_toml(path)
     except FileNotFoundError as error:
         raise RecipeError(f"{path} does not exist: write one with 'edge-resnet init'") from error
     except OSError as error:

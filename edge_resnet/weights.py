@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from edge_resnet import keras_weights
 from edge_resnet.errors import EdgeResnetError, ModelError
 from edge_resnet.keras_config import check_description
+from edge_resnet.limits import check, check_file
 from edge_resnet.models import (
     ARCHITECTURES,
     CHANNELS,
@@ -58,6 +60,8 @@ SHELVES = ("EDGE_RESNET_WEIGHTS", "~/.cache/edge-resnet/weights")
 """Where ``"imagenet"`` looks: the folder that this variable names, or else this one."""
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MOST_DIMENSIONS = 8
+"""Other tensors may lie beside the weights; of more dimensions than 64 torch computes nothing."""
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 """Endings of the names of training's own counts, BatchNorm's (older checkpoints lack it) and ``AveragedModel``'s: inference
 reads neither."""
@@ -98,6 +102,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} has the unknown suffix '{path.suffix}': give one of {', '.join(_READERS)}")
     if path.is_dir():
         raise ModelError(f"{path} is a folder: give a checkpoint file")
+    check_file(path, "checkpoint_bytes", ModelError)
     try:
         content = reader(path)
     except FileNotFoundError as error:
@@ -105,7 +110,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except PermissionError as error:
         raise ModelError(f"{path} cannot be read: change its permissions") from error
     tensors: dict[str, Tensor] = {}
-    for name, tensor in _named_tensors(path, content).items():
+    found = _named_tensors(path, content)
+    size = sum(4 * tensor.numel() for tensor in found.values())  # a tensor may show one value in many places
+    check(size, "checkpoint_bytes", str(path), ModelError, "bytes of tensors")
+    for name, tensor in found.items():
         ours = _torchvision_name(name)
         if ours in tensors:
             raise ModelError(f"{path} has '{name}' and another name for it: save one state_dict alone")
@@ -255,6 +263,7 @@ def _set_epsilon(model: ResNet, epsilon: float) -> None:
 
 def _read_torch(path: Path) -> object:
     """Reads what ``torch.save`` wrote, if it is plain data and tensors."""
+    _check_unpacked(path)
     try:
         with warnings.catch_warnings():  # what torch warns of here, it refuses next
             warnings.simplefilter("ignore")
@@ -270,6 +279,20 @@ def _read_torch(path: Path) -> object:
             f"{path} is no checkpoint of tensors only{found}: "
             "re-save the weights alone, torch.save(model.state_dict(), 'weights.pth')"
         ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuses an archive whose members are larger than the limit unpacked: torch's are not compressed, others' may be."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # the older form, or damaged: torch will say
+    except (
+        NotImplementedError
+    ) as error:  # a zip of a later version, as it says: torch does not look, and would unpack it
+        raise _damaged(path) from error
+    check(size, "checkpoint_bytes", str(path), ModelError, "bytes unpacked")
 
 
 def _read_safetensors(path: Path) -> object:
@@ -370,6 +393,8 @@ def _torchvision_name(name: str) -> str:
 def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     if tensor.is_meta or tensor.layout is not torch.strided:
         raise ModelError(f"{path}: '{name}' is a sparse tensor or one without values: save plain, dense weights")
+    if tensor.ndim > _MOST_DIMENSIONS:
+        raise ModelError(f"{path}: '{name}' has {tensor.ndim} dimensions: weights of a ResNet have 4 at most")
     if tensor.dtype not in _FLOATS:
         return tensor.detach()
     values = tensor.detach().to(torch.float32)

@@ -37,9 +37,13 @@ LARGEST = 20 * 2**20
 MOST_PIXELS = 50_000_000
 """Of a picture: a small file can hold a huge one."""
 WAITING = 32
-"""Requests that may be at work or wait at once; the next is told to come again."""
+"""Pictures that may be at work or wait for the engine at once; the next is told to come again."""
+UPLOADS = 128
+"""Pictures that may be on their way at once, each up to ``LARGEST``: a slow one takes memory for long."""
 PATIENCE = 10.0
 """Seconds that a client may take between two pieces of its upload."""
+UPLOAD_S = 60.0
+"""Seconds for all of an upload: one that trickles keeps its thread no longer."""
 
 
 class RefusedError(Exception):
@@ -48,6 +52,17 @@ class RefusedError(Exception):
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+@contextmanager
+def a_place(places: threading.BoundedSemaphore, full: str) -> Iterator[None]:
+    """Takes one of some places; where none is free, the request is refused."""
+    if not places.acquire(blocking=False):
+        raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, full)
+    try:
+        yield
+    finally:
+        places.release()
 
 
 class Service(ThreadingHTTPServer):
@@ -61,7 +76,7 @@ class Service(ThreadingHTTPServer):
     ) -> None:
         super().__init__(address, Handler)
         self.classify, self.metrics = classify, metrics
-        self.places = threading.BoundedSemaphore(WAITING)
+        self.uploads, self.places = threading.BoundedSemaphore(UPLOADS), threading.BoundedSemaphore(WAITING)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Says what went wrong in a thread; a client that has gone is nothing wrong."""
@@ -86,20 +101,18 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(HTTPStatus.OK, {"status": "ok", "target": self.server.classify.target})
 
     def do_POST(self) -> None:
-        if not self.server.places.acquire(blocking=False):
-            return self._refuse(
-                RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"{WAITING} requests are at work: try again")
-            )
         try:
-            return self._send(HTTPStatus.OK, self._classified())
+            top = self._wanted()
+            with a_place(self.server.uploads, f"{UPLOADS} pictures are on their way: try again"):
+                data = self._body()
+            return self._send(HTTPStatus.OK, self._classified(top, data))
         except RefusedError as refused:
             return self._refuse(refused)
         except TimeoutError:
             return self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"nothing came for {PATIENCE:.0f} s"))
-        finally:
-            self.server.places.release()
 
-    def _classified(self) -> dict[str, object]:
+    def _wanted(self) -> int:
+        """How many classes are asked for."""
         url = urlsplit(self.path)
         if url.path != "/classify":
             raise RefusedError(HTTPStatus.NOT_FOUND, "there is GET /health and POST /classify")
@@ -107,10 +120,14 @@ class Handler(BaseHTTPRequestHandler):
         top = _number(wanted)
         if not top:
             raise RefusedError(HTTPStatus.BAD_REQUEST, f"top is '{wanted}': give a number of classes, 1 or more")
-        data = self._body()
+        return top
+
+    def _classified(self, top: int, data: bytes) -> dict[str, object]:
+        """Takes a place only now that the picture is there: who sends slowly keeps nobody from the engine."""
         start = time.perf_counter()
         try:
-            predictions = self.server.classify(decode_image(data, "the picture")).top(top)
+            with a_place(self.server.places, f"{WAITING} pictures are at work: try again"):
+                predictions = self.server.classify(decode_image(data, "the picture")).top(top)
         except ImageError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         except edge_resnet.EdgeResnetError as error:
@@ -124,10 +141,15 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "send the picture as the body, with a Content-Length")
         if length > LARGEST:
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{length} bytes: send at most {LARGEST}")
-        data = self.rfile.read(length)
-        if len(data) < length:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, f"{len(data)} bytes came of the {length} announced")
-        return data
+        data, end = bytearray(), time.monotonic() + UPLOAD_S
+        while len(data) < length:
+            piece = self.rfile.read1(min(length - len(data), 2**16))
+            if not piece:
+                raise RefusedError(HTTPStatus.BAD_REQUEST, f"{len(data)} bytes came of the {length} announced")
+            data += piece
+            if time.monotonic() > end:
+                raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"the picture took longer than {UPLOAD_S:.0f} s")
+        return bytes(data)
 
     def _refuse(self, refused: RefusedError) -> None:
         self._send(refused.status, {"error": str(refused)})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_resnet.demo import demo_recipe
 from edge_resnet.labels import read_labels
 from edge_resnet.preprocessing import NAMED
 from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, QuantizeRecipe, Recipe
+from edge_resnet.stage_cache import StageCache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """For torch, which is not loaded yet, and in processes that tests start. The networks here are small: threads that wait
@@ -57,29 +59,62 @@ report = false
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bundle", type=_absolute, metavar="F.edge", help="The demo's bundle, where it cannot be built.")
+
+
+def _absolute(text: str) -> Path:
+    """Tests change the working folder."""
+    return Path(text).resolve()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's builds keep what they finish: a folder of its own, for some of them put doubles into the line."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_CACHES)}"
+    monkeypatch.setenv("EDGE_RESNET_CACHE", str(folder))
+    return folder
+
+
+_CACHES = count()
+
+
 @pytest.fixture(scope="session")
-def demo_build(tmp_path_factory: pytest.TempPathFactory) -> edge_resnet.BuildResult:
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo's builds keep, for those tests that only want the demo built; all workers of this run share it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared-cache"
+
+
+@pytest.fixture(scope="session")
+def demo_build(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> edge_resnet.BuildResult:
     """What building the demo gave, for the CPU and for TensorRT-RTX."""
+    pytest.importorskip("onnx", reason="building needs the extra 'build'")
     recipe = demo_recipe()
     output = tmp_path_factory.mktemp("demo") / "fashion-mnist.edge"
-    return edge_resnet.build(replace(recipe, build=replace(recipe.build, output=output)))
+    recipe = replace(recipe, build=replace(recipe.build, output=output))
+    return edge_resnet.build(recipe, cache=StageCache(shared_cache / "stages"))
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(demo_build: edge_resnet.BuildResult) -> Path:
-    """The demo's bundle; not to be written to, nor beside it."""
-    assert demo_build.bundle is not None
-    return Path(demo_build.bundle)
+def demo_bundle(request: pytest.FixtureRequest) -> Path:
+    """The demo's bundle, that of ``--bundle`` or built; not to be written to, nor beside it."""
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
+    built: edge_resnet.BuildResult = request.getfixturevalue("demo_build")
+    assert built.bundle is not None
+    return Path(built.bundle)
 
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the demo's images, a folder a class: three each in ``calibration``, four each in ``test``."""
     root = tmp_path_factory.mktemp("few")
-    for name, source, count in (("calibration", demo.CALIBRATION, 3), ("test", demo.TEST, 4)):
+    for name, source, number in (("calibration", demo.CALIBRATION, 3), ("test", demo.TEST, 4)):
         for folder in source.iterdir():
             (root / name / folder.name).mkdir(parents=True)
-            for path in sorted(folder.iterdir())[:count]:
+            for path in sorted(folder.iterdir())[:number]:
                 shutil.copy(path, root / name / folder.name)
     return root
 
@@ -102,8 +137,14 @@ def small_recipe(few: Path, tmp_path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``small`` gives, for tests that need a network but not a good one; not to be written to, nor beside it."""
+def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What ``small`` gives, for tests that need a network but not a good one; not to be written to, nor beside it.
+
+    It is that of ``--bundle`` where one is given.
+    """
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
     path = tmp_path_factory.mktemp("quick") / "model.edge"
     edge_resnet.build(small(few, path))
     return path
@@ -132,6 +173,7 @@ def recipe_file(few: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's network as FP32 ONNX, with preprocessing and labels."""
+    pytest.importorskip("onnx", reason="exporting needs the extra 'build'")
     from edge_resnet.export import export_onnx  # torch takes seconds to import: only for the tests that need it
     from edge_resnet.onnx_file import save_onnx
     from edge_resnet.weights import load_model

@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from edge_resnet.calibration.quantize import REFINEMENTS
 from edge_resnet.engines.targets import all_targets
+from edge_resnet.limits import Limits
 from edge_resnet.models import ARCHITECTURES, measure
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -52,6 +54,25 @@ def test_links_lead_somewhere() -> None:
 def test_the_steps_of_int8_that_have_names_are_the_refinements() -> None:
     named = re.findall(r"^\| `([a-z-]+)` \|", (DOCS / "int8.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert named == list(REFINEMENTS)
+
+
+def test_every_line_of_the_threats_has_its_test() -> None:
+    text = (DOCS / "threats.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", text))
+    assert len(named) > 40
+    for file, test in named:
+        source = (DOCS.parent / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in source, f"{file}::{test}"
+    lines = [
+        line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| attempt", "| limit"))
+    ]
+    assert [line for line in lines if "::test_" not in line] == []
+
+
+def test_the_limits_are_those_of_the_source() -> None:
+    text = (DOCS / "threats.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
+    assert {name: int(value) for name, value in shown} == asdict(Limits())
 
 
 def test_every_command_for_a_jetson_is_one_that_exists(cli: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -76,6 +76,13 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing, name: str, *, fe
     Raises:
         ModelError: the network cannot be taken. The message names the node, operator, shape or figure that is why.
     """
+    try:
+        return _adopted(model, preprocessing, name, features=features)
+    except ir.serde.SerdeError as error:  # tensors and attributes that say other sizes or types than they have
+        raise ModelError(f"{name} is damaged, its graph contradicts itself: export it again") from error
+
+
+def _adopted(model: onnx.ModelProto, preprocessing: Preprocessing, name: str, *, features: bool) -> Adopted:
     check_source(model, name)
     image = image_input(model, preprocessing, name)
     source = ir.from_proto(_without_shapes(model))

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx import TensorProto
 
 from edge_resnet.errors import ModelError
+from edge_resnet.onnx_file import type_name
 from edge_resnet.preprocessing import Preprocessing
 
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
@@ -52,7 +53,7 @@ def image_input(model: onnx.ModelProto, preprocessing: Preprocessing, name: str)
             f"that it takes normalised floats"
         )
     if kind not in _FLOATS:
-        held = TensorProto.DataType.Name(kind).lower()
+        held = type_name(kind)
         raise ModelError(f"{name}: input '{source.name}' is {held}: export a network that takes a float32 image")
     dims = [dim.dim_value or None for dim in source.type.tensor_type.shape.dim]
     if len(dims) != 4:

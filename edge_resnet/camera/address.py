@@ -7,6 +7,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from edge_resnet.errors import CameraError
 
+_DIGITS = 9
+"""Of the largest number in an address; Python reads no more than 4300."""
+
 
 def options(text: str, allowed: tuple[str, ...], name: str) -> dict[str, str]:
     """Reads ``key=value&key=value``; an empty text has none.
@@ -45,8 +48,8 @@ def whole(text: str, key: str, name: str) -> int:
     Raises:
         CameraError: it is something else.
     """
-    if not (text.isascii() and text.isdecimal()):
-        raise CameraError(f"{name}: {key} is '{text}': give a whole number")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise CameraError(f"{name}: {key} is '{text:.40}': give a whole number")
     return int(text)
 
 
@@ -58,6 +61,13 @@ def split(address: str) -> tuple[str, str, str]:
 
 
 def shown(address: str) -> str:
-    """An address without the user name and password in it, and without its query, which may hold either."""
-    parts = urlsplit(address)
+    """An address without the user name and password in it, and without its query, which may hold either.
+
+    Raises:
+        CameraError: it has no host that could be one; the address is not in the message.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise CameraError(f"a camera's address cannot be read ({error}): give rtsp://HOST/PATH") from error
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

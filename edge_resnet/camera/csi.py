@@ -26,6 +26,8 @@ GST_FORMATS = {
     FrameColor.NV12_BT709: "NV12",
 }
 OPTIONS = ("size", "fps", "flip")
+JETSONS_OWN = 'no element "nvarguscamerasrc"'
+HINT = "a Jetson has it, from JetPack's nvidia-l4t-gstreamer; a USB camera is v4l2:///dev/video0"
 PIPE_BYTES = 1 << 20
 """What Linux allows an ordinary user for a pipe; its default of 64 KiB costs a switch of tasks for each."""
 
@@ -145,4 +147,5 @@ def _complaint(log: IO[bytes]) -> str:
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
     told = [line for line in lines if line.startswith(("ERROR", "WARNING: erroneous"))] or lines
-    return told[0].partition("ERROR: ")[2] or told[0] if told else "the pipeline ended"
+    said = told[0].partition("ERROR: ")[2] or told[0] if told else "the pipeline ended"
+    return f"{said}: {HINT}" if JETSONS_OWN in said else said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def source_of(given: str | Path | Iterable[npt.NDArray[np.uint8]], color: FrameC
     Raises:
         CameraError: its scheme is not known, or the address or colour is one that this source does not have.
     """
+    device = re.fullmatch(r"(?:/dev/video)?(\d+)", str(given), re.ASCII)
+    if device is not None and not (isinstance(given, str | Path) and (os.path.isdir(given) or os.path.isfile(given))):
+        raise CameraError(f"camera '{given}' is no address: give v4l2:///dev/video{device[1]}, or csi://{device[1]}")
     if not isinstance(given, str | Path):
         return IterableSource(given, color)
     scheme, found, _ = str(given).partition("://")

@@ -31,8 +31,12 @@ COMMANDS = (
     "report",
     "live",
     "estimate",
+    "keygen",
+    "sign",
+    "verify",
     "info",
     "devices",
+    "cache",
 )
 
 app = typer.Typer(
@@ -99,7 +103,10 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 _EXTRAS = {
-    **dict.fromkeys(("jinja2", "onnx", "onnx_ir", "safetensors", "torch"), "pip install 'edge-resnet[build]'"),
+    **dict.fromkeys(
+        ("cyclonedx", "jinja2", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"),
+        "pip install 'edge-resnet[build]'",
+    ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
     **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }

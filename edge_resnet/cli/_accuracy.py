@@ -25,9 +25,8 @@ def print_accuracy(report: Report) -> None:
     )
     if report.passed and high > report.max_drop:
         more = f"; about {report.images_to_be_sure} would do" if report.images_to_be_sure else ""
-        say(
-            f"note: {report.images} images are too few to be sure that the drop is below {report.max_drop:g} points{more}"
-        )
+        allowed = f"{report.max_drop:g} point{'' if report.max_drop == 1 else 's'}"
+        say(f"note: {report.images} images are too few to be sure that the drop is below {allowed}{more}")
 
 
 def _title(what: str, report: Report) -> str:

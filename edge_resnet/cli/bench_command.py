@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.cli._trust import Trust
 from edge_resnet.output import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -22,10 +23,15 @@ def run(
         str | None,
         typer.Option(metavar="fp32|fp16|bf16", help="Compile the FP32 network in this precision too; both take turns."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="CAMERA", help="Break down its frames, capture included: a camera, a video, a folder."),
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(metavar="F.json", help="Keep every time and the machine's state, for `compare`.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw a histogram (extra `plots`).")] = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Measures an engine: latency at batch 1, where a camera frame's time goes, and the best batch.
@@ -39,7 +45,7 @@ def run(
             check_writable(place, bundle)
     bars = BarProgress()
     with bars.stage("bench"):
-        report = bench(bundle, target, runs, against, bars.update_phase)
+        report = bench(bundle, target, runs, against, source, bars.update_phase, trust)
     if record is not None:
         write_atomically(record, report.record())
     if plot is not None:

@@ -24,6 +24,9 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle to write.")] = None,
     strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure of the drop.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Make every stage anew, and keep none (`edge-resnet cache`).")
+    ] = False,
     batch: Batch = None,
     workspace: Workspace = None,
     optimization_level: Level = None,
@@ -40,6 +43,7 @@ def run(
     Example: `edge-resnet build edge-resnet.toml --precision int8 --target cpu --target rtx -o model.edge`
     """
     from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
+    from edge_resnet.stage_cache import NO_CACHE
 
     chosen = _with_flags(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
     given = Flags(
@@ -47,7 +51,7 @@ def run(
     )
     options = given.over(chosen.engine)
     bars = BarProgress()
-    result = build(replace(chosen, engine=options), bars)
+    result = build(replace(chosen, engine=options), bars, NO_CACHE if no_cache else None)
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
@@ -95,6 +99,10 @@ def _show(document: dict[str, object], bundle: str | None, report: str | None) -
     for each in targets:
         if each["next"]:
             say(f"{each['target']}: next, on the device: {each['next']}")
+    stages = document["stages"]
+    assert isinstance(stages, list)
+    if kept := [each["name"] for each in stages if each["cached"]]:
+        say(f"made by an earlier build: {', '.join(kept)}; --no-cache makes them anew")
     say(f"wrote {bundle}" if bundle else "nothing was written")
     if report:
         say(f"wrote {report}: why to trust it")

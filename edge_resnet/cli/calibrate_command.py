@@ -37,7 +37,7 @@ def run(
     from edge_resnet.appearance import Appearance
     from edge_resnet.calibration.collect import collect
     from edge_resnet.calibration_images import calibration_manifest, coverage_note
-    from edge_resnet.chain import CALIBRATION_BATCH
+    from edge_resnet.kept_stages import CALIBRATION_BATCH
 
     check_writable(output, model)
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)

@@ -9,6 +9,7 @@ import typer
 
 from edge_resnet.cli._accuracy import print_accuracy
 from edge_resnet.cli._console import BarProgress, Images, JsonFlag, Limit, print_json
+from edge_resnet.cli._trust import Trust
 from edge_resnet.images import open_images
 
 
@@ -22,6 +23,7 @@ def run(
     ] = 1.0,
     strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure.")] = False,
     limit: Limit = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs FP32 and the engine on the same images: accuracy, agreement, and whether the drop is small enough.
@@ -31,11 +33,11 @@ def run(
     Example: `edge-resnet check model.edge --images test/ --max-drop 0.5`
     """
     from edge_resnet.check import Gate, require_passed
-    from edge_resnet.checking import check_file
+    from edge_resnet.checking import Judged, check_file
 
     chosen, bars = open_images(images, limit), BarProgress()
     with bars.stage("check", len(chosen)):
-        report = check_file(source, reference, target, chosen, Gate(max_drop, strict), bars)
+        report = check_file(Judged(source, reference, target, trust), chosen, Gate(max_drop, strict), bars)
     if json:
         print_json({**report.to_json(), "notes": bars.notes})
     else:

@@ -9,6 +9,7 @@ import typer
 
 from edge_resnet.classifier import Classifier
 from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+from edge_resnet.cli._trust import Trust
 from edge_resnet.images import image_files
 
 
@@ -17,6 +18,7 @@ def run(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
     target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Classifies images with a bundle.
@@ -24,7 +26,7 @@ def run(
     Example: `edge-resnet classify model.edge photo.jpg --top 3`
     """
     paths = image_files(images)
-    with Classifier(bundle, target=target) as classify:
+    with Classifier(bundle, target=target, trust=trust) as classify:
         found = [(path, classify(path).top(top)) for path in paths]
         engine = classify.target
     if json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.cli._trust import Trust
 
 if TYPE_CHECKING:
     from edge_resnet.bench_report import Comparison
@@ -18,6 +19,7 @@ def run(
     second: Annotated[Path, typer.Argument(metavar="B.edge|B.json", help="Another.")],
     target: Annotated[str | None, typer.Option(help="Which engines; by default the fastest that run here.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Frames that count.")] = 200,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Speed and accuracy of two bundles side by side, in turns on this machine; or two records of `bench`.
@@ -31,7 +33,7 @@ def run(
         found = compare_records(first, second)
     else:
         with bars.stage("compare"):
-            found = compare_bundles(first, second, target, runs)
+            found = compare_bundles(first, second, target, runs, trust)
     for difference in found.differences:
         bars.note(f"not comparable, {difference}: measure both in one state of one machine")
     if json:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.bundle import BUNDLE_SUFFIX
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
 from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.cli._handover import Jetpack
+from edge_resnet.cli._trust import SignWith, Trust, passphrase
 from edge_resnet.engine_options import as_flags
 from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.errors import EngineError
@@ -46,13 +48,16 @@ def run(
         bool, typer.Option("--explain", help="Print the trtexec line that compiles the same, and compile nothing.")
     ] = False,
     jetpack: Jetpack = None,
+    sign_with: SignWith = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Compiles an engine for a device. A bundle is not edited: the engine is written beside it, with a record and a log.
 
     Example: `edge-resnet compile model.edge --target jetson-orin-nano`
     """
-    from edge_resnet.compiling import compile_source, default_output, write_engine
+    from edge_resnet.compiling import compile_source, default_output, require_bundle, write_engine
+    from edge_resnet.signing import load_key
 
     given = Flags(
         batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
@@ -63,6 +68,8 @@ def run(
         raise EngineError("--explain is for networks that take prepared frames: leave --frames out")
     if explain and output is not None:
         raise EngineError("--explain writes nothing: leave -o out")
+    if explain and (sign_with is not None or trust is not None):
+        raise EngineError("--explain writes nothing: leave --sign-with out, and set EDGE_RESNET_TRUST for --trust")
     if jetpack is not None and not explain:
         raise EngineError("--jetpack is for --explain: what compiles here is the TensorRT that is installed")
     if explain:
@@ -72,11 +79,15 @@ def run(
         return
     place = output or default_output(source, target)
     check_writable(place, source)
+    key = None
+    if sign_with is not None:
+        require_bundle(source.suffix == BUNDLE_SUFFIX)
+        key = load_key(sign_with, passphrase)
     bars, start = BarProgress(), time.perf_counter()
     with bars.stage(f"compile for {target}"):
-        made = compile_source(source, target, options, bars.update_phase, frames=camera)
+        made = compile_source(source, target, options, bars.update_phase, frames=camera, trust=trust)
     seconds = time.perf_counter() - start
-    write_engine(made, place)
+    write_engine(made, place, key)
     for note in made.notes:
         bars.note(note)
     _report(made, place, seconds, bars.notes, json)

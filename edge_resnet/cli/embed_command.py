@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._trust import Trust
 from edge_resnet.embedder import Embedder
 from edge_resnet.images import image_files
 from edge_resnet.output import check_writable, write_atomically
@@ -22,6 +23,7 @@ def run(
         Path, typer.Option("-o", "--output", help="The `.npy` file to write: float32, one row an image.")
     ],
     target: Annotated[str | None, typer.Option(help="Which engine; by default the fastest that runs here.")] = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Turns images into features with a bundle.
@@ -30,7 +32,7 @@ def run(
     """
     check_writable(output, bundle)
     paths = image_files(images)
-    with Embedder(bundle, target=target) as embed:
+    with Embedder(bundle, target=target, trust=trust) as embed:
         features = np.stack([embed(path) for path in paths])
         engine = embed.target
     buffer = io.BytesIO()

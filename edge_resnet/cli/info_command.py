@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
-from edge_resnet.errors import GateError
-from edge_resnet.inspection import inspect_file, verify_bundle
+from edge_resnet.cli._trust import Trust
+from edge_resnet.errors import EdgeResnetError, GateError
+from edge_resnet.inspection import inspect_file, read_sbom, verify_bundle
 
 
 def run(
@@ -18,15 +19,24 @@ def run(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run each engine that runs here over the golden samples.")
     ] = False,
+    sbom: Annotated[
+        bool, typer.Option("--sbom", help="Print the packages that a bundle was built with, as CycloneDX JSON, alone.")
+    ] = False,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Shows what is inside a file. A bundle's bytes are always checked; `--verify` runs its engines too.
 
     Example: `edge-resnet info model.edge --verify`
     """
-    document = inspect_file(file)
+    if sbom and verify:
+        raise EdgeResnetError("--sbom prints its list alone: leave --verify out")
+    if sbom:
+        print_json(read_sbom(file, trust))
+        return
+    document = inspect_file(file, trust)
     if verify:
-        document["verify"] = verify_bundle(file)
+        document["verify"] = verify_bundle(file, trust)
     if json:
         print_json(document)
     else:

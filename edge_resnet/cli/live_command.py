@@ -14,6 +14,7 @@ import typer
 from edge_resnet.bundle import BUNDLE_SUFFIX
 from edge_resnet.cli._console import JsonFlag, print_json, say
 from edge_resnet.cli._live_display import page, screen
+from edge_resnet.cli._trust import Trust
 from edge_resnet.errors import CameraError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def run(
     host: Annotated[
         str | None, typer.Option(help=f"Where the page listens; beyond this machine, it needs a token. [{HOST}]")
     ] = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Classifies a camera live: the five most probable classes, frames a second, and the age of each answer.
@@ -54,7 +56,7 @@ def run(
     address = (HOST if host is None else host, PORT if port is None else port)
     last: LiveView | None = None
     with (
-        Classifier(chosen, target=target) as classify,
+        Classifier(chosen, target=target, trust=trust) as classify,
         open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
         page(classify, camera, chosen, address, json) if web else screen(json) as display,
         _ending(seconds, camera) as over,

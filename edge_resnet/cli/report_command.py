@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, say
+from edge_resnet.cli._trust import Trust
 from edge_resnet.output import check_writable
 
 
@@ -23,6 +24,7 @@ def run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page; by default A.report.html beside A.edge.")
     ] = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Writes one HTML file about a bundle: verdict, changed answers, noise and range of every layer, speed, sources.
@@ -31,6 +33,7 @@ def run(
 
     Example: `edge-resnet report model.edge --images test/ -o report.html`
     """
+    from edge_resnet.images import open_images
     from edge_resnet.report import report_path
     from edge_resnet.report.making import write_report
 
@@ -38,7 +41,8 @@ def run(
     bundles = [path for path in (first, second) if path is not None]
     check_writable(place, *bundles)
     start = time.perf_counter()
-    written = write_report(bundles, place, images, limit, BarProgress())
+    found = None if images is None else open_images(images, limit)
+    written = write_report(bundles, place, found, BarProgress(), trust)
     seconds = time.perf_counter() - start
     if json:
         print_json({"report": str(place), "bytes": written, "seconds": seconds})

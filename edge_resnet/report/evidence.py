@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_resnet.benchmark import Breakdown, Latency, measure_breakdown, measure_latency
+from edge_resnet.benchmark import Latency, measure_latency
+from edge_resnet.breakdown import Breakdown, measure_breakdown
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, Manifest, open_bundle
 from edge_resnet.calibration.quantizer_noise import QuantizedTensor, quantizer_noise
 from edge_resnet.errors import UnavailableError
@@ -66,21 +67,22 @@ class Evidence:
         return tuple(chain.from_iterable(self.rows))
 
 
-def gather(path: Path, disagreement: Mapping[str, Disagreement]) -> Evidence:
+def gather(path: Path, disagreement: Mapping[str, Disagreement], trust: Path | None = None) -> Evidence:
     """Reads a bundle and measures what can be measured here.
 
     Args:
         path: a ``.edge`` bundle.
         disagreement: of its targets, where images were at hand.
+        trust: public keys, of which one must have signed it; None asks for none.
 
     Raises:
         BundleError: it is damaged, or no bundle.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, trust)
     network = QDQ_MEMBER if QDQ_MEMBER in bundle.names else FP32_MEMBER
     model = parse_onnx(bundle.read(network), network)
     tensors, frames = _tensors(bundle)
-    speed, not_run = _speed(path, bundle.manifest)
+    speed, not_run = _speed(path, bundle.manifest, trust)
     return Evidence(
         path=path,
         bytes=path.stat().st_size,
@@ -104,11 +106,11 @@ def _tensors(bundle: Bundle) -> tuple[tuple[QuantizedTensor, ...], int]:
     return quantizer_noise(parse_onnx(bundle.read(QDQ_MEMBER), QDQ_MEMBER), chosen), len(chosen)
 
 
-def _speed(path: Path, manifest: Manifest) -> tuple[dict[str, Speed], dict[str, str]]:
+def _speed(path: Path, manifest: Manifest, trust: Path | None) -> tuple[dict[str, Speed], dict[str, str]]:
     speed, not_run = {}, {}
     for entry in manifest.engines:
         try:
-            with closing(Runtime(path, target=entry.target)) as runtime:
+            with closing(Runtime(path, target=entry.target, trust=trust)) as runtime:
                 (latency,) = measure_latency([runtime], [entry.precision], RUNS)
                 speed[entry.target] = Speed(latency, measure_breakdown(runtime), machine_state())
         except UnavailableError as error:

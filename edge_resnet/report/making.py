@@ -9,7 +9,7 @@ from edge_resnet.accuracy import paired_answers
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.check import BATCH, float_run
 from edge_resnet.checking import compare_with_calibration, contestant_of
-from edge_resnet.images import ImageSet, open_images
+from edge_resnet.images import ImageSet
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.output import write_atomically
 from edge_resnet.preprocessing import Preprocessing
@@ -20,7 +20,11 @@ from edge_resnet.report.page import render
 
 
 def write_report(
-    bundles: Sequence[Path], output: Path, images: Path | None, limit: int | None, progress: Progress
+    bundles: Sequence[Path],
+    output: Path,
+    images: ImageSet | None,
+    progress: Progress,
+    trust: Path | None = None,
 ) -> int:
     """Writes the page of one bundle, or of two side by side.
 
@@ -28,20 +32,20 @@ def write_report(
         bundles: one or two.
         output: the HTML file.
         images: evaluation images, to show which answers changed; None shows none.
-        limit: how many of them, evenly over the classes; None takes all.
         progress: told of the images done.
+        trust: public keys, of which one must have signed each bundle; None asks for none.
 
     Returns:
         Bytes written.
 
     Raises:
         BundleError: a bundle is damaged, or no bundle.
+        TrustError: no trusted key has signed it.
         ImageError: an image cannot be read, or was used for calibration.
     """
-    found = None if images is None else open_images(images, limit)
-    subjects = []
-    for path in bundles:
-        subjects.append(gather(path, {} if found is None else _disagreements(path, found, progress)))
+    opened = [(path, open_bundle(path, trust)) for path in bundles]
+    changed = [{} if images is None else _disagreements(path, bundle, images, progress) for path, bundle in opened]
+    subjects = [gather(path, each, trust) for path, each in zip(bundles, changed, strict=True)]
     return _written(output, render(subjects))
 
 
@@ -66,8 +70,7 @@ def report_of_build(
     return _written(output, render([gather(bundle, changed)]))
 
 
-def _disagreements(path: Path, images: ImageSet, progress: Progress) -> dict[str, Disagreement]:
-    bundle = open_bundle(path)
+def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progress) -> dict[str, Disagreement]:
     labels = bundle.manifest.labels
     if labels is None:
         progress.note(f"{path} gives features: it has no answers that could be shown changed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def test_scenarios_ask_as_mlperf_does_and_their_accuracy_is_that_of_check(
 def test_images_are_read_in_parts_and_an_answer_that_is_wrong_costs_its_share(
     loadgen: Any, bundle: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loadgen, "IN_MEMORY", 16)
+    monkeypatch.setattr("_loadgen_system.IN_MEMORY", 16)
     with closing(Runtime(bundle)) as runtime:
         images = loadgen.labelled_images(runtime, few / "test", None)
         right = _top1(loadgen, runtime, images, tmp_path / "right")
@@ -130,3 +131,13 @@ def test_what_cannot_be_measured_is_said_in_a_line(bundle: Path, tmp_path: Path,
     done = subprocess.run(command, capture_output=True, text=True)
     wanted = f"loadgen: {loose} has no labels: give a folder of class folders, or a CSV with labels\n"
     assert (done.returncode, done.stderr) == (2, wanted)
+
+
+def test_without_loadgen_a_line_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "mlperf_loadgen.py").write_text("raise ModuleNotFoundError(name='mlperf_loadgen')", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "no.edge"], env=environment, capture_output=True, text=True
+    )
+    wanted = "loadgen: LoadGen is not installed: pip install 'edge-resnet[loadgen]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", wanted)

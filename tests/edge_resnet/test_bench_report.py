@@ -27,7 +27,8 @@ def test_latency_is_of_its_times() -> None:
 
 def test_a_bench_says_where_the_time_goes_and_which_batch_is_best(demo_bundle: Path, cli_json: CliJson) -> None:
     document = cli_json("bench", demo_bundle, "--target", "cpu", "--runs", "50", "--record", "r.json")
-    assert document["breakdown_ms"].keys() == {"prepare", "copy_in", "execute", "copy_out", "postprocess"}
+    assert document["breakdown_ms"].keys() == {*("capture", "prepare", "copy_in", "execute", "copy_out", "postprocess")}
+    assert document["breakdown_ms"]["capture"] is None, "no camera was named"
     assert document["breakdown_ms"]["copy_in"] is None and document["breakdown_ms"]["prepare"] > 0
     assert [each["batch"] for each in document["batches"]] == [1, 2, 4, 8]
     record = json.loads(Path("r.json").read_text())

@@ -11,40 +11,17 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
+from hand_made_bundles import MANIFEST, MEMBERS, document, in_order, sealed, written, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.bundle import EngineEntry, Manifest, open_bundle, write_bundle
 from edge_resnet.errors import BundleError, OutputError
-
-MANIFEST = Manifest(
-    name="shelf",
-    architecture="resnet20",
-    precision="int8",
-    labels=("Pullover", "Ärmel", "鞋"),
-    input_shape=(28, 28, 1),
-    preprocessing={"mean": [0.286], "size": 28, "crop": None},
-    engines=(
-        EngineEntry("cpu", "onnxruntime", "int8", "cpu.onnx", {"onnxruntime": "1.23.2"}, "measured"),
-        EngineEntry("jetson-orin-nano", "tensorrt", "int8", None, {}, "deferred"),
-    ),
-    calibration={"images": 500, "method": "mse"},
-    accuracy=None,
-    created_by={"edge-resnet": "0.1.0"},
-)
-MEMBERS = {"cpu.onnx": b"\x08\x08network", "golden.npz": bytes(range(64)), "engines/rtx-20.engine": b""}
-
-
-def written(path: Path, manifest: Manifest = MANIFEST, members: Mapping[str, bytes] = MEMBERS) -> bytes:
-    write_bundle(path, manifest, members)
-    return path.read_bytes()
 
 
 def refusal(folder: Path, data: bytes) -> str:
@@ -57,43 +34,6 @@ def refusal(folder: Path, data: bytes) -> str:
     assert message.startswith(f"bundle '{path}'")
     assert "\n" not in message
     return message
-
-
-def sealed(archive: bytes) -> bytes:
-    """A zip without comment, given the comment that fits it."""
-    assert archive.endswith(b"\0\0")
-    body = archive[:-2] + struct.pack("<H", 93)
-    return body + f"edge-resnet bundle 1\nsha256 {hashlib.sha256(body).hexdigest()}\n".encode()
-
-
-def zipped(
-    members: list[tuple[str, bytes]],
-    between: Callable[[zipfile.ZipFile], None] = lambda archive: None,
-    **fields: object,
-) -> bytes:
-    """A zip in the bundle's form, made by Python's zipfile: the independent word on how one looks."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members:
-            info = zipfile.ZipInfo(name)
-            info.create_system, info.external_attr = 3, 0o100644 << 16
-            for field, value in fields.items():
-                setattr(info, field, value)
-            archive.writestr(info, data)
-            between(archive)
-    return buffer.getvalue()
-
-
-def document(members: Mapping[str, bytes] = MEMBERS, changes: Mapping[str, object] = MappingProxyType({})) -> bytes:
-    """The manifest.json that these members need, made by hand."""
-    listed = {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in members.items()}
-    values = {"format": 1, "members": listed, **json.loads(json.dumps(MANIFEST.to_json())), **changes}
-    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def in_order(changes: Mapping[str, object] = MappingProxyType({})) -> list[tuple[str, bytes]]:
-    """The members of a good bundle, with some keys of the manifest changed."""
-    return [("manifest.json", document(MEMBERS, changes)), *sorted(MEMBERS.items())]
 
 
 # What was written comes back.
@@ -251,7 +191,10 @@ def test_a_missing_file_a_folder_and_a_huge_file(tmp_path: Path) -> None:
         open_bundle(tmp_path)
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(5 << 30)  # a hole: no disk is used
-    with pytest.raises(BundleError, match="not a bundle but larger than 4 GiB: give a .edge file$"):
+    with pytest.raises(
+        BundleError,
+        match="huge' has 5368709120 bytes: the limit bundle_bytes is 2147483648: if this file is meant, raise it",
+    ):
         open_bundle(tmp_path / "huge")
 
 
@@ -271,6 +214,7 @@ OTHER_FORMS: dict[str, tuple[bytes, str]] = {
     "an extra field": (zipped(in_order(), extra=b"\1\0\0\0"), "has zip fields that a bundle does not use"),
     "a comment": (zipped(in_order(), comment=b"hello"), "do not follow one another exactly"),
     "permissions": (zipped(in_order(), external_attr=0o100777 << 16), "do not follow one another exactly"),
+    "a symlink": (zipped(in_order(), external_attr=0o120777 << 16), "do not follow one another exactly"),
     "no members": (zipped([]), "its first member is not manifest.json"),
     "no manifest": (zipped(sorted(MEMBERS.items())), "its first member is not manifest.json"),
     "manifest last": (zipped(in_order()[::-1]), "its first member is not manifest.json"),
@@ -278,6 +222,7 @@ OTHER_FORMS: dict[str, tuple[bytes, str]] = {
     "lost": (zipped(in_order()[:-1]), "member 'golden.npz' is in the manifest but not inside"),
     "a folder": (zipped([*in_order(), ("folder/", b"")]), "member name 'folder/': use a relative path"),
     "outside": (zipped([*in_order(), ("../x", b"")]), "member name '../x': use a relative path"),
+    "an absolute path": (zipped([*in_order(), ("/etc/passwd", b"")]), "member name '/etc/passwd': use a relative path"),
     "a size": (
         zipped([("manifest.json", document({**MEMBERS, "cpu.onnx": b"longer than it is"})), *sorted(MEMBERS.items())]),
         "member 'cpu.onnx' has 9 bytes, not 17: build it again",
@@ -293,6 +238,30 @@ def test_another_form_is_refused(tmp_path: Path, form: str) -> None:
     assert reason in refusal(tmp_path, sealed(archive))
 
 
+def with_zip64_size(size: int) -> bytes:
+    """An archive whose second member has its sizes in zip64's extra field, which tools believe before the plain ones."""
+    plain, name = zipped(in_order()), b"cpu.onnx"
+    start = plain.index(b"PK\x03\x04", 1)
+    extra = struct.pack("<2H2Q", 1, 16, size, size)
+    header = plain[start : start + 18] + b"\xff" * 8 + struct.pack("<2H", len(name), len(extra)) + name + extra
+    return plain[:start] + header + plain[start + 30 + len(name) :]
+
+
+@pytest.mark.parametrize("size", [len(MEMBERS["cpu.onnx"]), 1 << 40])
+def test_a_zip64_size_is_never_believed(tmp_path: Path, size: int) -> None:
+    assert "has zip fields that a bundle does not use" in refusal(tmp_path, sealed(with_zip64_size(size)))
+
+
+def test_a_zip64_directory_elsewhere_is_never_believed(tmp_path: Path) -> None:
+    """The record alone, which sends tools to another directory than the one that is checked."""
+    plain = zipped(in_order())
+    end = plain.rindex(b"PK\x05\x06")
+    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 46, 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    archive = plain[:end] + record + locator + plain[end:]
+    assert "do not follow one another exactly" in refusal(tmp_path, sealed(archive))
+
+
 def test_a_name_that_occurs_twice(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive = zipped([*in_order(), ("cpu.onnx", b"another")])
@@ -304,8 +273,20 @@ def test_a_member_that_differs_from_its_hash(tmp_path: Path) -> None:
     archive = zipped([("manifest.json", document(MEMBERS)), *sorted(members.items())])
     (tmp_path / "model.edge").write_bytes(sealed(archive))
     bundle = open_bundle(tmp_path / "model.edge")
-    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
-        bundle.verify_members()
+    for use in (bundle.verify_members, lambda: bundle.read("cpu.onnx")):
+        with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
+            use()
+
+
+def test_a_member_in_the_place_of_another(tmp_path: Path) -> None:
+    """Two of one size, whose hashes the manifest has the wrong way round."""
+    members = {"a.onnx": b"one", "b.onnx": b"two"}
+    swapped = document({"a.onnx": b"two", "b.onnx": b"one"}, {"engines": []})
+    (tmp_path / "model.edge").write_bytes(sealed(zipped([("manifest.json", swapped), *members.items()])))
+    bundle = open_bundle(tmp_path / "model.edge")
+    for name in members:
+        with pytest.raises(BundleError, match=f"member '{name}' is not the one that the manifest lists"):
+            bundle.read(name)
 
 
 def test_a_member_that_differs_from_its_crc(tmp_path: Path) -> None:
@@ -314,7 +295,7 @@ def test_a_member_that_differs_from_its_crc(tmp_path: Path) -> None:
     assert archive.count(struct.pack("<I", crc)) == 2, "in the local header and in the directory"
     archive = archive.replace(struct.pack("<I", crc), struct.pack("<I", crc ^ 1))
     (tmp_path / "model.edge").write_bytes(sealed(archive))
-    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that the manifest lists"):
+    with pytest.raises(BundleError, match="member 'cpu.onnx' is not the one that its zip header says"):
         open_bundle(tmp_path / "model.edge").verify_members()
 
 
@@ -463,7 +444,8 @@ def test_what_is_not_written(tmp_path: Path, manifest: Manifest, members: dict[s
     assert os.listdir(tmp_path) == []
 
 
-def test_more_than_zip_can_hold_is_not_written(tmp_path: Path) -> None:
+def test_more_than_zip_can_hold_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RESNET_LIMITS", "bundle_members=100e3")
     members = {f"m{number}": b"" for number in range(65_535)}
     with pytest.raises(BundleError, match="65536 members of .* bytes in all: a bundle holds less than 4 GiB"):
         write_bundle(tmp_path / "model.edge", replace(MANIFEST, engines=()), members)

@@ -179,25 +179,25 @@ def test_files_that_are_no_bundle(demo_onnx: Path, tmp_path: Path) -> None:
 # Another device than the bundle was built on.
 
 
-def test_the_bundle_says_where_its_engine_was_measured(demo_bundle: Path) -> None:
-    engines = {entry.target: entry.versions for entry in open_bundle(demo_bundle).manifest.engines}
+def test_the_bundle_says_where_its_engine_was_measured(demo_build: edge_resnet.BuildResult) -> None:
+    engines = {entry.target: entry.versions for entry in open_bundle(Path(str(demo_build.bundle))).manifest.engines}
     assert engines["cpu"][MEASURED_ON] == cpu_name()
 
 
 def test_an_engine_that_answers_otherwise_on_another_cpu_is_refused(
-    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    demo_build: edge_resnet.BuildResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = OrtEngine._run
+    built_here, answer = str(demo_build.bundle), OrtEngine._run
 
     def saturated(self: OrtEngine, frames: npt.NDArray[np.uint8], *rest: Any) -> npt.NDArray[np.float32]:
         return np.minimum(answer(self, frames, *rest), 1)
 
     monkeypatch.setattr(OrtEngine, "_run", saturated)
-    Classifier(demo_bundle, target="cpu").close()  # the same CPU: nothing is run
+    Classifier(built_here, target="cpu").close()  # the same CPU: nothing is run
     monkeypatch.setattr(OrtEngine, "device", lambda self: "Haswell")
     with pytest.raises(
         GateError, match=r"the engine for cpu answers the golden samples -?\d+\.\d dB off .* \(Haswell; it"
     ):
-        Classifier(demo_bundle, target="cpu")
+        Classifier(built_here, target="cpu")
     monkeypatch.setattr(OrtEngine, "_run", answer)
-    Classifier(demo_bundle, target="cpu").close()
+    Classifier(built_here, target="cpu").close()

@@ -12,15 +12,16 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_resnet import demo
+from edge_resnet import demo, loading
 from edge_resnet.bundle import open_bundle
 from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
 from edge_resnet.companion import companion_path, engines_of, read_record
 from edge_resnet.compiling import compile_source, default_output, write_engine
-from edge_resnet.errors import BundleError, UnavailableError
+from edge_resnet.errors import BundleError, TrustError, UnavailableError
 from edge_resnet.images import open_images
 from edge_resnet.recipe import Recipe
+from edge_resnet.signing import SigningKey, load_key, make_keys, sign_bundle
 
 
 @pytest.fixture
@@ -120,3 +121,78 @@ def test_the_engine_of_a_bundle_that_was_built_again_is_not_loaded(
     build(replace(small_recipe, build=replace(small_recipe.build, targets=("jetson-orin-nano",))))
     with pytest.raises(BundleError, match="from another bundle"):
         Classifier(bundle)
+
+
+# Where a bundle must be signed, so must an engine beside it: whoever can write the folder can write its record.
+
+
+def never() -> str:
+    raise AssertionError("nobody is asked for a passphrase")
+
+
+@pytest.fixture
+def keys(bundle: Path) -> Path:
+    """A folder that trusts the build server's key, which has signed the bundle, and this device's own."""
+    folder = bundle.parent / "keys"
+    folder.mkdir()
+    for name in ("server", "device", "stranger"):
+        make_keys(bundle.with_name(name))
+    for name in ("server", "device"):
+        bundle.with_name(f"{name}.pub").rename(folder / f"{name}.pub")
+    sign_bundle(bundle, key_of(bundle, "server"))
+    return folder
+
+
+def key_of(bundle: Path, name: str) -> SigningKey:
+    return load_key(bundle.with_name(f"{name}.key"), never)
+
+
+def test_an_engine_that_the_device_signed_is_trusted(bundle: Path, keys: Path, sneaker: Path) -> None:
+    write_engine(compile_source(bundle, "cpu", trust=keys), default_output(bundle, "cpu"), key_of(bundle, "device"))
+    with Classifier(bundle, trust=keys) as classify:
+        assert classify(sneaker).label == "sneaker"
+
+
+@pytest.mark.parametrize(
+    "forged", ["unsigned", "stranger", "other record", "bundle's signature", "no signature at all"]
+)
+def test_an_engine_of_nobodys_is_refused_before_it_is_loaded(
+    engine: Path, bundle: Path, keys: Path, forged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = engine.with_suffix(".sig")
+    if forged in ("stranger", "other record"):
+        name = "stranger" if forged == "stranger" else "device"
+        write_engine(compile_source(bundle, "cpu"), engine, key_of(bundle, name))
+    if forged == "other record":  # as whoever replaces the engine has to make it
+        engine.write_bytes(b"another engine")
+        edited(engine=hashlib.sha256(b"another engine").hexdigest())(engine)
+    if forged == "bundle's signature":
+        signature.write_bytes(bundle.read_bytes()[bundle.read_bytes().rindex(b"ed25519 ") :])
+    if forged == "no signature at all":
+        signature.write_bytes(b"trust me")
+    reasons = {
+        "stranger": "is signed by .*, and .*keys has device.pub",
+        "other record": "has a signature of device.pub .* that is not over these bytes",
+        "bundle's signature": "has a signature of server.pub .* that is not over these bytes",
+    }
+    monkeypatch.setattr(loading, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
+    with pytest.raises(TrustError, match=f"^engine .*model.cpu.engine {reasons.get(forged, 'is not signed')}"):
+        Classifier(bundle, trust=keys)
+
+
+def test_an_engine_is_not_loaded_from_a_bundle_of_nobodys(
+    small_recipe: Recipe, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(small_recipe, build=replace(small_recipe.build, precision="fp32"))
+    assert build(recipe).failures == ()
+    monkeypatch.setattr(loading, "engine_class", lambda kind: pytest.fail("an engine was to be loaded"))
+    with pytest.raises(TrustError, match="model.edge' is not signed"):
+        Classifier(recipe.build.output, trust=keys)
+
+
+def test_a_new_engine_leaves_no_old_signature(engine: Path, bundle: Path, keys: Path) -> None:
+    made = compile_source(bundle, "cpu")
+    write_engine(made, engine, key_of(bundle, "device"))
+    assert engine.with_suffix(".sig").is_file()
+    write_engine(made, engine)
+    assert not engine.with_suffix(".sig").exists()

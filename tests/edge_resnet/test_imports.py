@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD_ONLY = {"torch", "onnx", "onnx_ir", "safetensors"}
+BUILD_ONLY = {"cryptography", "cyclonedx", "torch", "onnx", "onnx_ir", "safetensors"}
 HEAVY = BUILD_ONLY | {
     "av",
     "numpy",

@@ -72,4 +72,9 @@ def test_every_error_has_its_documented_exit_code() -> None:
     for name, kind in classes.items():
         assert issubclass(kind, edge_resnet.EdgeResnetError)
         assert name in drawn, f"{name} is not in the tree"
-        assert kind.exit_code == {"GateError": 3, "UnavailableError": 4, "CameraUnavailableError": 4}.get(name, 2)
+        assert kind.exit_code == {
+            "GateError": 3,
+            "TrustError": 3,
+            "UnavailableError": 4,
+            "CameraUnavailableError": 4,
+        }.get(name, 2)

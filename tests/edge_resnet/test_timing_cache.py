@@ -38,6 +38,7 @@ class Measuring(OrtEngine):
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Measuring.seen = []
+    monkeypatch.delenv("EDGE_RESNET_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "edge-resnet"
 
@@ -62,6 +63,22 @@ def test_a_relative_place_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     compile_engine(Measuring, b"", NANO, DEFAULTS)
     assert (tmp_path / "home" / ".cache" / "edge-resnet" / "measuring-1.0-jetson-orin-nano.timing").is_file()
+
+
+def test_a_user_without_a_home_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert compile_engine(Measuring, b"model", NANO, DEFAULTS).data == b"model"
+    assert Measuring.seen == [None]
+
+
+def test_a_place_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RESNET_CACHE", str(tmp_path / "own"))
+    compile_engine(Measuring, b"", NANO, DEFAULTS)
+    assert (tmp_path / "own" / "measuring-1.0-jetson-orin-nano.timing").is_file()
 
 
 def test_an_engine_kind_that_measures_nothing_is_given_nothing(cache: Path) -> None:

@@ -8,12 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import http_service
 import numpy as np
 import pytest
 from PIL import Image
@@ -150,47 +154,62 @@ def test_told_to_stop_it_answers_what_is_on_its_way(quick_bundle: Path, sneaker:
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_one_request_too_many_is_told_to_come_again(port: int, sneaker: Path) -> None:
+def test_who_sends_slowly_keeps_nobody_from_the_engine(port: int, sneaker: Path) -> None:
     body = sneaker.read_bytes()
     head = f"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(32)]
+    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(http_service.WAITING + 8)]
     try:
         for connection in held:
-            connection.sendall(head)
-        give_up = time.monotonic() + 10
-        while (answer := asked(port, "POST", "/classify", body))[0] == 200 and time.monotonic() < give_up:
-            time.sleep(0.05)  # until all of them are at work
-        assert answer == (503, {"error": "32 requests are at work: try again"})
+            connection.sendall(head + body[:10])
+        time.sleep(0.5)
+        assert asked(port, "POST", "/classify", body)[0] == 200
     finally:
         for connection in held:
             connection.close()
-    give_up = time.monotonic() + 10
-    while (answer := asked(port, "POST", "/classify", body))[0] == 503 and time.monotonic() < give_up:
-        time.sleep(0.05)
-    assert answer[0] == 200
 
 
-def test_prometheus_gets_what_became_of_the_requests(quick_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
-    parser = pytest.importorskip("prometheus_client.parser", reason="the extra 'monitor' is not installed")
-    process, port = started(quick_bundle, tmp_path / "log", "--metrics")
-    for body in (sneaker.read_bytes(), b"no picture", sneaker.read_bytes()):
-        asked(port, "POST", "/classify", body)
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/metrics")
-    page = connection.getresponse().read().decode()
-    connection.close()
-    samples = {
-        (sample.name, sample.labels.get("result")): sample.value
-        for family in parser.text_string_to_metric_families(page)
-        for sample in family.samples
-    }
-    assert samples["edge_resnet_frames_total", "answered"] == 2
-    assert samples["edge_resnet_drift_watched_frames_total", None] == 2
-    assert samples["edge_resnet_shadow_diverging", None] == 0
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
-    assert "Traceback" not in (tmp_path / "log").read_text()
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, threading.Event, threading.Semaphore]]:
+    """The service in this process, with two places, and an engine that works until it is told: its port, the word to go
+    on, and a count of pictures that are at work.
+    """
+    monkeypatch.setattr(http_service, "WAITING", 2)
+    goes_on, at_work = threading.Event(), threading.Semaphore(0)
+
+    def classify(image: Image.Image) -> SimpleNamespace:
+        at_work.release()
+        assert goes_on.wait(20)
+        return SimpleNamespace(top=lambda count: [])
+
+    with http_service.Service(("127.0.0.1", 0), cast(Any, classify), None) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        yield service.server_address[1], goes_on, at_work
+        goes_on.set()
+        service.shutdown()
+        thread.join()
 
 
-def test_without_metrics_there_is_no_such_page(port: int) -> None:
-    assert asked(port, "GET", "/metrics")[0] == 404
+def test_one_picture_too_many_is_told_to_come_again(
+    busy: tuple[int, threading.Event, threading.Semaphore], sneaker: Path
+) -> None:
+    (port, goes_on, at_work), body = busy, sneaker.read_bytes()
+    with ThreadPoolExecutor(2) as pool:
+        first = [pool.submit(asked, port, "POST", "/classify", body) for _ in range(2)]
+        assert at_work.acquire(timeout=20) and at_work.acquire(timeout=20)
+        assert asked(port, "POST", "/classify", body) == (503, {"error": "2 pictures are at work: try again"})
+        goes_on.set()
+        assert [each.result()[0] for each in first] == [200, 200]
+    assert asked(port, "POST", "/classify", body)[0] == 200
+
+
+def test_an_upload_that_trickles_is_given_up(
+    busy: tuple[int, threading.Event, threading.Semaphore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_service, "UPLOAD_S", 0.3)
+    with socket.create_connection(("127.0.0.1", busy[0]), timeout=20) as connection:
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(5):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")

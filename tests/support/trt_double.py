@@ -45,6 +45,11 @@ class Runtime:
     def __init__(self, logger: Any, cuda: CudaDouble) -> None:
         self._logger, self._cuda = logger, cuda
 
+    @property
+    def engine_host_code_allowed(self) -> bool:
+        """An engine may bring code for the host, which this lets run: never for one that comes from a file."""
+        return False
+
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         self._cuda._need_context()
         try:

@@ -86,6 +86,9 @@ def test_where_there_is_no_such_camera_gstreamer_says_so() -> None:
     with pytest.raises(CameraUnavailableError, match="camera 'csi://0' gives no frames: .*nvarguscamerasrc") as told:
         open_camera("csi://0")
     assert (told.value.exit_code, "\n" in str(told.value)) == (4, False)
+    assert str(told.value).endswith(
+        ": a Jetson has it, from JetPack's nvidia-l4t-gstreamer; a USB camera is v4l2:///dev/video0"
+    )
 
 
 def test_gstreamer_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

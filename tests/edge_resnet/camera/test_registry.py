@@ -32,8 +32,11 @@ def test_the_scheme_says_which_source(address: str | Path, kind: str, name: str)
     assert (type(source), source.name) == (SOURCES[kind], name)
 
 
-def test_a_folder_is_told_from_a_file(tmp_path: Path) -> None:
+def test_a_folder_is_told_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(source_of(str(tmp_path), FrameColor.RGB), SOURCES["folder"])
+    (tmp_path / "7").mkdir()  # a class folder's name, and no camera's number
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(source_of("7", FrameColor.RGB), SOURCES["folder"])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,10 @@ def test_a_folder_is_told_from_a_file(tmp_path: Path) -> None:
         ("csi://0?flip=8", "camera 'csi://0': fps is 30 and flip 8: give 1 or more, and 0 to 7"),
         ("csi://0?size=1278x720", "camera 'csi://0': frames are 1278 wide: GStreamer packs multiples of 4 alone"),
         ("missing.mp4", "video 'missing.mp4' does not exist: give a video file, a folder of images or an address"),
-        (3, "camera is a int: give an address, a path or an iterable of arrays"),
+        (None, "camera is a NoneType: give an address, a path or an iterable of arrays"),
+        (3, "camera '3' is no address: give v4l2:///dev/video3, or csi://3"),
+        ("0", "camera '0' is no address: give v4l2:///dev/video0, or csi://0"),
+        ("/dev/video1", "camera '/dev/video1' is no address: give v4l2:///dev/video1, or csi://1"),
     ],
 )
 def test_what_means_nothing_is_refused_as_wrong_input(address: Any, message: str) -> None:

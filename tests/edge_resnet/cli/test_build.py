@@ -26,10 +26,11 @@ no_orin = pytest.mark.skipif(cuda.gpu_sm() == 87, reason="this host is a Jetson 
 
 
 @pytest.mark.slow
-def test_without_a_recipe_the_demo_is_built(tmp_path: Path) -> None:
+def test_without_a_recipe_the_demo_is_built(tmp_path: Path, shared_cache: Path) -> None:
     """In a process of its own: nothing but the document comes out on stdout, not even from the compiler's C++."""
     command = [Path(sys.executable).with_name("edge-resnet"), "build", "--precision", "int8", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "EDGE_RESNET_CACHE": str(shared_cache)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("TensorRT-RTX leaves ")
     document = json.loads(done.stdout)
@@ -47,7 +48,7 @@ def test_the_document_of_a_recipe(recipe_file: RecipeFile, cli_json: CliJson, tm
     assert document["precision"] == "int8"
     assert all(set(target) >= TARGET_KEYS for target in document["targets"])
     assert set(document["accuracy"]) >= CHECK_KEYS and set(document["accuracy"]["drop"]) >= {"points", "ci95"}
-    assert all(set(stage) == {"name", "seconds", "peak_mb"} for stage in document["stages"])
+    assert all(set(stage) == {"name", "seconds", "peak_mb", "cached"} for stage in document["stages"])
     assert Path(document["bundle"]) == tmp_path / "out.edge", "relative to the recipe"
     bundle = open_bundle(tmp_path / "out.edge")
     for target, entry in zip(document["targets"], bundle.manifest.engines, strict=True):
@@ -79,7 +80,7 @@ def test_a_person_gets_a_table(recipe_file: RecipeFile, cli: Cli) -> None:
         assert text in result.stdout
     if cuda.gpu_sm() is None:
         assert "Accuracy of 'rtx-30' on 40 images, PREDICTED" in result.stdout
-    assert "40 images are too few to be sure that the drop is below 1 points; about" in result.stdout
+    assert "40 images are too few to be sure that the drop is below 1 point; about" in result.stdout
     with pytest.raises(ValueError):
         json.loads(result.stdout)
 

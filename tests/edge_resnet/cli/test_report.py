@@ -14,6 +14,7 @@ import pytest
 
 import edge_resnet
 from edge_resnet.bundle import open_bundle
+from edge_resnet.images import open_images
 from edge_resnet.recipe import Recipe
 
 
@@ -42,7 +43,7 @@ def report(demo_bundle: Path, few: Path, tmp_path_factory: pytest.TempPathFactor
     from edge_resnet.report.making import write_report
 
     path = tmp_path_factory.mktemp("report") / "demo.html"
-    write_report([demo_bundle], path, few / "test", None, Progress())
+    write_report([demo_bundle], path, open_images(few / "test"), Progress())
     return path
 
 
@@ -127,4 +128,4 @@ def test_what_names_say_is_text_and_nothing_else(small_recipe: Recipe, tmp_path:
 def test_it_is_refused_where_it_cannot_be(demo_bundle: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     message = refused(2, "report", tmp_path / "none.edge")
     assert "none.edge" in message
-    assert "no folder" in refused(2, "report", demo_bundle, "-o", tmp_path / "no" / "page.html")
+    assert "does not exist: create it first" in refused(2, "report", demo_bundle, "-o", tmp_path / "no" / "page.html")

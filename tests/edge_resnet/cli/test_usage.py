@@ -23,7 +23,11 @@ EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
 
 def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
     more = {
+        "cache",
         "compare",
+        "keygen",
+        "sign",
+        "verify",
         "live",
         "embed",
         "export-cache",

@@ -1,0 +1,123 @@
+"""The two slow stages of a build, whose results are kept: ranges, and the refined Q/DQ network of a scheme.
+
+What comes out is read back from the bytes that are kept, whether they were made now or by an earlier build: a bundle cannot
+depend on the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import onnx
+
+from edge_resnet.adoption import Network
+from edge_resnet.appearance import Appearance
+from edge_resnet.calibration.collect import collect
+from edge_resnet.calibration.qdq import QuantizedModel
+from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
+from edge_resnet.calibration.schemes import scheme_named
+from edge_resnet.calibration.table import CalibrationTable
+from edge_resnet.calibration_images import calibration_manifest
+from edge_resnet.images import ImageSet
+from edge_resnet.lowering import QUANTIZED
+from edge_resnet.onnx_file import serialise
+from edge_resnet.recipe import Recipe
+from edge_resnet.stage_cache import Members, Work
+from edge_resnet.stages import Stages
+
+CALIBRATION_BATCH = 2
+"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
+batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
+_TABLE, _MODEL, _LAYERS = "table.json", "model.onnx", "layers.json"
+
+
+def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
+    """Collects the ranges of a network over images.
+
+    Raises:
+        CalibrationError: they cannot be collected.
+        ImageError: a file cannot be used.
+    """
+    spec, method = source.preprocessing, recipe.calibration.method
+
+    def make() -> Members:
+        table = collect(
+            source.model,
+            images.batches(spec, CALIBRATION_BATCH),
+            method=method,
+            images=calibration_manifest(images, Appearance.of(images, spec)),
+            preprocessing=spec.to_json(),
+            advance=stages.progress.advance,
+        )
+        return {_TABLE: table.to_json().encode()}
+
+    inputs = {
+        "model": _sha256(serialise(source.model)),
+        "images": images.manifest(),
+        "preprocessing": spec.to_json(),
+        "method": method,
+        "batch": CALIBRATION_BATCH,
+    }
+    work = Work("calibrate", _made_for(recipe), inputs)
+    return CalibrationTable.from_json(stages.kept(work, make, len(images))[_TABLE], "the ranges of this build")
+
+
+def quantized(
+    recipe: Recipe, source: Network, table: CalibrationTable, images: ImageSet, scheme: str, stages: Stages
+) -> QuantizedModel:
+    """Refines a network and inserts Q/DQ for a scheme.
+
+    Raises:
+        CalibrationError: the table or the chain does not fit, or a name in ``keep_float`` is unknown.
+        ImageError: a file cannot be used.
+    """
+    options, chain = recipe.quantize, chain_of(recipe)
+    wanted = frames_wanted(options.effort, chain)
+    seen = images.draw(wanted) if wanted else None
+
+    def make() -> Members:
+        made = quantize(
+            source.model,
+            table,
+            scheme_named(scheme),
+            None if seen is None else seen.pixels(source.preprocessing),
+            chain=chain,
+            keep_float=options.keep_float,
+            progress=stages.progress.update_phase,
+        )
+        layers = {"quantized": made.quantized_layers, "kept_float": made.kept_float}
+        return {_MODEL: serialise(made.model), _LAYERS: json.dumps(layers).encode()}
+
+    inputs = {
+        "model": _sha256(serialise(source.model)),
+        "table": _sha256(table.to_json().encode()),
+        "images": None if seen is None else list(seen.hashes),
+        "preprocessing": source.preprocessing.to_json(),
+        "scheme": scheme,
+        "chain": list(chain),
+        "keep_float": list(options.keep_float),
+    }
+    members = stages.kept(Work(f"quantize for {scheme}", _made_for(recipe), inputs), make)
+    layers = json.loads(members[_LAYERS])
+    model = onnx.load_model_from_string(members[_MODEL])
+    return QuantizedModel(model, scheme, tuple(layers["quantized"]), tuple(layers["kept_float"]))
+
+
+def chain_of(recipe: Recipe) -> tuple[str, ...]:
+    """The refinements that a recipe asks for.
+
+    Raises:
+        CalibrationError: they cannot be applied.
+    """
+    portable = QUANTIZED.get(recipe.build.precision)
+    scheme = None if portable is None else scheme_named(portable)
+    return chain_wanted(recipe.quantize.effort, recipe.quantize.refine, scheme)
+
+
+def _made_for(recipe: Recipe) -> str:
+    return recipe.build.output.name
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

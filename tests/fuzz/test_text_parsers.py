@@ -1,0 +1,13 @@
+"""A slice of fuzzing: the parsers of text. ``make fuzz`` is the long run."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz_parsers import TEXT
+from fuzz_slice import fuzz
+from fuzz_watch import Watch
+
+
+@pytest.mark.slow
+def test_text_parsers_keep_their_promises(watch: Watch) -> None:
+    fuzz(TEXT, watch)
