@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from edge_resnet.golden import judge
 from edge_resnet.images import ImageSet
 from edge_resnet.lowering import Lowered
 from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.report.answers import Answers, Recorded
 from edge_resnet.stages import Stages
 from edge_resnet.timing_cache import compile_engine
 
@@ -64,6 +65,8 @@ class BuiltTarget:
     expected: npt.NDArray[np.float32] | None = None
     """The engine's logits of the golden frames."""
     failure: EdgeResnetError | None = field(default=None)
+    answers: tuple[Answers, Answers] | None = None
+    """FP32's and the engine's to the evaluation images, where these are classes."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
     why_not = engine.why_not_compile(target)
     if why_not is not None:
         return _deferred(target, wanted.precision, why_not)
-    report: Judgement | None = None
+    report, answers = None, None
     try:
         lowered = lower()
         start = time.perf_counter()
@@ -111,7 +114,7 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
             evaluated: Evaluated = "predicted" if ran_on is None else "measured"
             expected = _one_by_one(run, judge.golden)
             _check_golden(target, lowered, judge, expected, evaluated)
-            report = _accuracy(Contestant(target.name, run, evaluated), judge, stages)
+            report, answers = _accuracy(Contestant(target.name, run, evaluated), judge, stages)
         if report is not None:
             require_passed(report)
     except (CalibrationError, EngineError, GateError, UnavailableError) as error:
@@ -129,7 +132,7 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
         layers_by_precision=compiled.layers_by_precision,
         beside_dla=compiled.beside_dla,
     )
-    return BuiltTarget(result, entry, compiled.data, compiled.log, expected)
+    return BuiltTarget(result, entry, compiled.data, compiled.log, expected, answers=answers)
 
 
 def _deferred(target: Target, precision: str, why: str) -> BuiltTarget:
@@ -172,10 +175,20 @@ def _check_golden(
         )
 
 
-def _accuracy(contestant: Contestant, judge: Judge, stages: Stages) -> Judgement | None:
+def _accuracy(
+    contestant: Contestant, judge: Judge, stages: Stages
+) -> tuple[Judgement | None, tuple[Answers, Answers] | None]:
+    """The verdict, and what both answered to each image, for the report; None without images, or of features."""
     if judge.images is None:
-        return None
+        return None, None
+    if judge.features:
+        return _checked(judge.reference, contestant, judge, stages), None
+    fp32, engine = Recorded(judge.reference), Recorded(contestant.run)
+    report = _checked(fp32, replace(contestant, run=engine), judge, stages)
+    return report, (fp32.answers, engine.answers)
+
+
+def _checked(reference: Run, contestant: Contestant, judge: Judge, stages: Stages) -> Judgement:
+    assert judge.images is not None
     advance = stages.progress.advance
-    return check(
-        judge.reference, contestant, judge.images, judge.preprocessing, judge.gate, advance, features=judge.features
-    )
+    return check(reference, contestant, judge.images, judge.preprocessing, judge.gate, advance, features=judge.features)

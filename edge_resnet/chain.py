@@ -30,6 +30,8 @@ from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
 from edge_resnet.provenance import provenance_of, versions
 from edge_resnet.recipe import Recipe
+from edge_resnet.report import report_path
+from edge_resnet.report.making import report_of_build
 from edge_resnet.sbom import sbom
 from edge_resnet.source import load_source
 from edge_resnet.stage_cache import StageCache, users_cache
@@ -42,6 +44,8 @@ class BuildResult:
 
     bundle: str | None
     """The bundle's path; None when no target could be built and nothing was written."""
+    report: str | None
+    """The path of the page about it; None when none was asked for, or it could not be written."""
     precision: str
     targets: tuple[TargetResult, ...]
     stages: tuple[Stage, ...]
@@ -58,6 +62,7 @@ class BuildResult:
         """The document that ``build --json`` prints."""
         return {
             "bundle": self.bundle,
+            "report": self.report,
             "precision": self.precision,
             "targets": [target.to_json() for target in self.targets],
             "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
@@ -103,22 +108,38 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     for each in wanted:
         one = build_target(each, partial(lowering.of, each.engine), judge, stages)
         built.append(_with_next(one, recipe))
-    usable = any(one.failure is None for one in built)
+    usable, page = any(one.failure is None for one in built), None
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             members |= _usual(calibration, source, judge).member()
             write_bundle(recipe.build.output, manifest, members)
+        if recipe.build.report:
+            with stages.stage("report"):
+                page = _report(recipe, evaluation, built, stages)
         notes = (each.engine.note_on(each.precision) for each in wanted)
         for note in dict.fromkeys((*source.changes, *filter(None, notes))):
             stages.progress.note(note)
     return BuildResult(
         str(recipe.build.output) if usable else None,
+        page,
         recipe.build.precision,
         tuple(one.result for one in built),
         tuple(stages.done),
         tuple(one.failure for one in built if one.failure is not None),
     )
+
+
+def _report(recipe: Recipe, evaluation: ImageSet | None, built: list[BuiltTarget], stages: Stages) -> str | None:
+    """Writes the page about the bundle. The bundle stands without it, so what hinders is a note."""
+    answers = {one.result.target: one.answers for one in built if one.answers is not None and one.failure is None}
+    place = report_path(recipe.build.output)
+    try:
+        report_of_build(recipe.build.output, place, evaluation, answers)
+    except EdgeResnetError as error:
+        stages.progress.note(f"no report: {error}")
+        return None
+    return str(place)
 
 
 def _wanted(name: str, recipe: Recipe) -> Wanted:

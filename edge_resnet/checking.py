@@ -89,16 +89,25 @@ def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progre
         if reference is None
         else open_network(reference, preprocessing).model
     )
-    if bundle.manifest.calibration is not None:
-        seen = bundle.manifest.calibration["images"]
-        assert isinstance(seen, dict)
-        check_disjoint(seen["sha256"], images)
-        _compare_looks(seen, images, preprocessing, progress)
-    contestant = _contestant(source, bundle, target or bundle.manifest.engines[0].target)
+    compare_with_calibration(bundle, images, progress)
+    contestant = contestant_of(source, bundle, target or bundle.manifest.engines[0].target)
     labels = bundle.manifest.labels
     labelled = images if labels is None else images.with_labels_of(labels)
     fp32, advance = float_run(original), progress.advance
     return check(fp32, contestant, labelled, preprocessing, gate, advance, features=labels is None)
+
+
+def compare_with_calibration(bundle: Bundle, images: ImageSet, progress: Progress) -> None:
+    """Notes when images look unlike those that a bundle was calibrated on.
+
+    Raises:
+        ImageError: some of them are those.
+    """
+    if bundle.manifest.calibration is not None:
+        seen = bundle.manifest.calibration["images"]
+        assert isinstance(seen, dict)
+        check_disjoint(seen["sha256"], images)
+        _compare_looks(seen, images, Preprocessing.from_json(bundle.manifest.preprocessing), progress)
 
 
 def _compare_looks(
@@ -112,7 +121,7 @@ def _compare_looks(
             progress.note(note)
 
 
-def _contestant(path: Path, bundle: Bundle, target: str) -> Contestant:
+def contestant_of(path: Path, bundle: Bundle, target: str) -> Contestant:
     """The engine itself, where it runs; else the exact evaluation of the graph that it is made from."""
     wanted = target_named(target).at(bundle.manifest.precision)
     engine = engine_class(wanted.kind)

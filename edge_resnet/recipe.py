@@ -91,6 +91,8 @@ class BuildRecipe:
     precision: str = "int8"
     targets: tuple[str, ...] = ("cpu",)
     output: Path = Path("model.edge")
+    report: bool = True
+    """Whether to write the page about the bundle beside it."""
 
 
 @dataclass(frozen=True)
@@ -234,4 +236,5 @@ def _build(table: Table) -> BuildRecipe:
         precision=table.choice("precision", PRECISIONS, BuildRecipe.precision),
         targets=targets,
         output=table.beside(table.text("output") or str(BuildRecipe.output)),
+        report=table.flag("report", BuildRecipe.report),
     )

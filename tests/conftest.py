@@ -54,6 +54,7 @@ effort = "{effort}"
 {accuracy}
 
 [build]
+report = false
 {build}
 """
 
@@ -125,7 +126,7 @@ def small(few: Path, output: Path) -> Recipe:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(targets=("cpu",), output=output),
+        build=BuildRecipe(targets=("cpu",), output=output, report=False),
     )
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     "embed",
     "bench",
     "compare",
+    "report",
     "live",
     "estimate",
     "keygen",
@@ -103,7 +104,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _EXTRAS = {
     **dict.fromkeys(
-        ("cyclonedx", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"), "pip install 'edge-resnet[build]'"
+        ("cyclonedx", "jinja2", "onnx", "onnx_ir", "packageurl", "safetensors", "torch"),
+        "pip install 'edge-resnet[build]'",
     ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
     **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),

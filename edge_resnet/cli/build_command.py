@@ -55,7 +55,7 @@ def run(
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
-        _show(result.to_json(), result.bundle)
+        _show(result.to_json(), result.bundle, result.report)
         for each in result.targets:
             if each.accuracy is not None:
                 print_accuracy(each.accuracy)
@@ -80,7 +80,7 @@ def _with_flags(
     return replace(recipe, build=made, accuracy=replace(recipe.accuracy, strict=strict or recipe.accuracy.strict))
 
 
-def _show(document: dict[str, object], bundle: str | None) -> None:
+def _show(document: dict[str, object], bundle: str | None, report: str | None) -> None:
     targets = document["targets"]
     assert isinstance(targets, list)
     print_table(
@@ -104,3 +104,5 @@ def _show(document: dict[str, object], bundle: str | None) -> None:
     if kept := [each["name"] for each in stages if each["cached"]]:
         say(f"made by an earlier build: {', '.join(kept)}; --no-cache makes them anew")
     say(f"wrote {bundle}" if bundle else "nothing was written")
+    if report:
+        say(f"wrote {report}: why to trust it")

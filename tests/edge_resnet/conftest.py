@@ -30,7 +30,7 @@ def built(few: Path, output: Path, precision: str) -> Path:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(precision=precision, targets=("cpu",), output=output),
+        build=BuildRecipe(precision=precision, targets=("cpu",), output=output, report=False),
     )
     bundle = edge_resnet.build(recipe).bundle
     assert bundle is not None

@@ -52,7 +52,7 @@ def bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(None),
-        build=BuildRecipe(targets=("cpu",), output=tmp_path_factory.mktemp("bundle") / "model.edge"),
+        build=BuildRecipe(targets=("cpu",), output=tmp_path_factory.mktemp("bundle") / "model.edge", report=False),
     )
     assert build(recipe).failures == ()
     return recipe.build.output

@@ -36,7 +36,9 @@ def bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(None),
-        build=BuildRecipe(targets=("cpu", "jetson-orin-nano"), output=tmp_path_factory.mktemp("bundle") / "model.edge"),
+        build=BuildRecipe(
+            targets=("cpu", "jetson-orin-nano"), output=tmp_path_factory.mktemp("bundle") / "model.edge", report=False
+        ),
     )
     assert build(recipe).failures == ()
     path = recipe.build.output

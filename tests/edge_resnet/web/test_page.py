@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 import pytest
+from contrast import READABLE, contrast, luminance
 from live_page import Plugged, live_page, until
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from videos import needs
@@ -27,8 +28,6 @@ from edge_resnet.web.server import Address
 Frames = npt.NDArray[np.uint8]
 pytestmark = needs("chromium")
 EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
-READABLE = 4.5
-"""Contrast of text, WCAG 2.2, success criterion 1.4.3."""
 
 
 @dataclass
@@ -76,25 +75,6 @@ def is_live(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("Live")
     expect(page.locator("#trouble")).to_be_hidden()
     until(lambda: page.locator("#video").evaluate("node => node.naturalWidth") > 1)
-
-
-def luminance(color: str) -> float:
-    """Relative luminance, WCAG 2.2."""
-    channels = [int(each) / 255 for each in re.findall(r"\d+", color)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def contrast(page: Page, selector: str) -> float:
-    ink, ground = page.locator(selector).first.evaluate(
-        """node => {
-             const ink = getComputedStyle(node).color, ground = (node) => getComputedStyle(node).backgroundColor;
-             while (ground(node) === "rgba(0, 0, 0, 0)" && node.parentElement) node = node.parentElement;
-             return [ink, ground(node)];
-           }"""
-    )
-    dark, bright = sorted((luminance(ink), luminance(ground)))
-    return (bright + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,101 @@
+"""Bundles, and images where they are at hand, → the file of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge_resnet.accuracy import paired_answers
+from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
+from edge_resnet.check import BATCH, float_run
+from edge_resnet.checking import compare_with_calibration, contestant_of
+from edge_resnet.images import ImageSet
+from edge_resnet.onnx_file import parse_onnx
+from edge_resnet.output import write_atomically
+from edge_resnet.preprocessing import Preprocessing
+from edge_resnet.progress import Progress
+from edge_resnet.report.answers import Answers, Disagreement, Recorded, disagreement
+from edge_resnet.report.evidence import gather
+from edge_resnet.report.page import render
+
+
+def write_report(
+    bundles: Sequence[Path],
+    output: Path,
+    images: ImageSet | None,
+    progress: Progress,
+    trust: Path | None = None,
+) -> int:
+    """Writes the page of one bundle, or of two side by side.
+
+    Args:
+        bundles: one or two.
+        output: the HTML file.
+        images: evaluation images, to show which answers changed; None shows none.
+        progress: told of the images done.
+        trust: public keys, of which one must have signed each bundle; None asks for none.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        BundleError: a bundle is damaged, or no bundle.
+        TrustError: no trusted key has signed it.
+        ImageError: an image cannot be read, or was used for calibration.
+    """
+    opened = [(path, open_bundle(path, trust)) for path in bundles]
+    changed = [{} if images is None else _disagreements(path, bundle, images, progress) for path, bundle in opened]
+    subjects = [gather(path, each, trust) for path, each in zip(bundles, changed, strict=True)]
+    return _written(output, render(subjects))
+
+
+def report_of_build(
+    bundle: Path, output: Path, images: ImageSet | None, answers: Mapping[str, tuple[Answers, Answers]]
+) -> int:
+    """Writes the page of a bundle that was just built, from answers that its check has given.
+
+    Args:
+        bundle: the bundle.
+        output: the HTML file.
+        images: the evaluation images, labelled as the network's classes are; None without.
+        answers: FP32's and the engine's, to these images, of each target that was checked.
+
+    Returns:
+        Bytes written.
+    """
+    labels = open_bundle(bundle).manifest.labels
+    if images is None or labels is None:
+        return _written(output, render([gather(bundle, {})]))
+    changed = {target: disagreement(*each, images, labels) for target, each in answers.items()}
+    return _written(output, render([gather(bundle, changed)]))
+
+
+def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progress) -> dict[str, Disagreement]:
+    labels = bundle.manifest.labels
+    if labels is None:
+        progress.note(f"{path} gives features: it has no answers that could be shown changed")
+        return {}
+    known = images.with_labels_of(labels)
+    compare_with_calibration(bundle, known, progress)
+    found = {}
+    for entry in bundle.manifest.engines:
+        with progress.stage(f"{path.name}: {entry.target}", len(known)):
+            fp32, engine = _answers(path, bundle, entry.target, known, progress)
+        found[entry.target] = disagreement(fp32, engine, known, labels)
+    return found
+
+
+def _answers(path: Path, bundle: Bundle, target: str, images: ImageSet, progress: Progress) -> tuple[Answers, Answers]:
+    """What FP32 and a target's engine say of every image."""
+    contestant = contestant_of(path, bundle, target)
+    fp32, engine = Recorded(float_run(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER))), Recorded(contestant.run)
+    batches = images.batches(Preprocessing.from_json(bundle.manifest.preprocessing), BATCH)
+    for _ in paired_answers(fp32, engine, batches, None, contestant.name, progress.advance):
+        pass  # both keep what they answer
+    return fp32.answers, engine.answers
+
+
+def _written(output: Path, page: str) -> int:
+    data = page.encode()
+    write_atomically(output, data)
+    return len(data)
