@@ -32,6 +32,7 @@ def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
         "embed",
         "export-cache",
         "import-cache",
+        "report",
         "sensitivity",
         "estimate",
         "export-trtexec",
