@@ -8,6 +8,7 @@ parts were merged; the moving average alone depends on the images' order, and re
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
@@ -47,7 +48,7 @@ class TensorRange:
         """
         wanted = [field.name for field in fields(cls)]
         numbers = isinstance(values, dict) and all(
-            isinstance(v, (int, float)) and math.isfinite(v) for v in values.values()
+            isinstance(v, (int, float)) and abs(v) <= sys.float_info.max for v in values.values()
         )
         if not numbers or set(values) != set(wanted):
             raise CalibrationError(f"a tensor's range is {values}: it needs the finite numbers {', '.join(wanted)}")

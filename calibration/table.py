@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,7 +104,9 @@ class CalibrationTable:
 
 
 def _scales(weight: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list) or not all(isinstance(v, (int, float)) and 0 < v < math.inf for v in values):
+    if not isinstance(values, list) or not all(
+        isinstance(v, (int, float)) and 0 < v <= sys.float_info.max for v in values
+    ):
         raise CalibrationError(f"the scales of '{weight}' are {values!r:.60}: they must be positive numbers")
     return tuple(float(value) for value in values)
 

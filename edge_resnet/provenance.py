@@ -36,7 +36,9 @@ def provenance_of(recipe: Recipe, evaluation: ImageSet | None) -> dict[str, obje
     judged_on = None
     if evaluation is not None:
         judged_on = {key: value for key, value in evaluation.manifest().items() if key != "sha256"}
-    return {"sources": _sources(recipe.model), "recipe": _plain(recipe), "evaluation": judged_on}
+    told = _plain(recipe)
+    del told["build"]["report"]  # of a file beside the bundle
+    return {"sources": _sources(recipe.model), "recipe": told, "evaluation": judged_on}
 
 
 def versions() -> dict[str, str]:

@@ -155,6 +155,7 @@ def test_in_check(demo_bundle: Path, images: ImageSet, wanted: Logits, monkeypat
         seen.extend(run(batch) for batch in batches)
 
     monkeypatch.setattr("edge_resnet.check.compare", compare)
-    checking.check_file(demo_bundle, None, "cpu", images, Gate(max_drop=100, strict=False), Progress())
+    judged = checking.Judged(demo_bundle, target="cpu")
+    checking.check_file(judged, images, Gate(max_drop=100, strict=False), Progress())
     assert len(seen) < len(wanted), "check runs batches"
     np.testing.assert_array_equal(np.concatenate(seen), wanted)

@@ -51,7 +51,8 @@ class Watch:
     slowest_s: float = 0.0
     _forbidden: list[str] = field(default_factory=list)
     _open: bool = False
-    _bases: dict[str, int] = field(default_factory=dict)
+    _grown: dict[str, int] = field(default_factory=dict)
+    """Bytes that the process has grown by while each parser was at work."""
     scratch: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,8 +83,8 @@ class Watch:
         """
         path = self.folder / f"input{parser.suffix}"
         path.write_bytes(data)
-        base = self._base(parser)
-        start = time.process_time()
+        self._warm_up(parser)
+        before, start = _peak(), time.process_time()
         faulthandler.dump_traceback_later(STUCK_S, exit=True)
         raised = self._raised(parser, path)
         faulthandler.cancel_dump_traceback_later()
@@ -92,19 +93,20 @@ class Watch:
             self.refused += 1
         elif raised is not None:
             raise Finding(self._said(parser, data, f"{type(raised).__name__}: {raised}")) from raised
-        self._judge(parser, data, time.process_time() - start, _peak() - base)
+        seconds = time.process_time() - start
+        self._grown[parser.name] += _peak() - before
+        self._judge(parser, data, seconds, self._grown[parser.name])
 
-    def _base(self, parser: Parser) -> int:
-        """The memory that inputs of a parser begin from: valid ones have been read, for which libraries are loaded."""
-        if parser.name not in self._bases:
+    def _warm_up(self, parser: Parser) -> None:
+        """Reads valid inputs before the first one that counts: libraries are loaded, and that is no growth."""
+        if parser.name not in self._grown:
             for data in parser.seeds():
                 path = self.folder / f"input{parser.suffix}"
                 kept = path.read_bytes()
                 path.write_bytes(data)
                 self._raised(parser, path)
                 path.write_bytes(kept)
-            self._bases[parser.name] = _peak()
-        return self._bases[parser.name]
+            self._grown[parser.name] = 0
 
     def _raised(self, parser: Parser, path: Path) -> Exception | None:
         self._forbidden.clear()

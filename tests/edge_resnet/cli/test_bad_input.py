@@ -229,6 +229,8 @@ def test_a_damaged_table(
     table.write_text(json.dumps({**json.loads(table.read_text()), **change}))
     refused(2, "quantize", demo_onnx, "--table", table, "--images", few / "calibration", "-o", "q.onnx")
     table.write_text("[" * 100_000)
+    assert "json_depth is 64" in refused(2, "quantize", demo_onnx, "--table", table, "-o", "q.onnx")
+    table.write_text("[" * 60)
     assert "not a calibration table" in refused(2, "quantize", demo_onnx, "--table", table, "-o", "q.onnx")
 
 

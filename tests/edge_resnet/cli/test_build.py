@@ -37,7 +37,8 @@ def test_without_a_recipe_the_demo_is_built(tmp_path: Path, shared_cache: Path) 
     assert set(document) >= {"bundle", "precision", "targets", "accuracy", "stages"}
     assert [target["target"] for target in document["targets"]] == ["cpu", "rtx"]
     assert document["accuracy"]["images"] == 1000 and document["accuracy"]["fp32"]["top1"] > 0.94
-    assert os.listdir(tmp_path) == [document["bundle"]] == ["fashion-mnist.edge"]
+    assert (document["bundle"], document["report"]) == ("fashion-mnist.edge", "fashion-mnist.report.html")
+    assert sorted(os.listdir(tmp_path)) == [document["bundle"], document["report"]]
     open_bundle(tmp_path / "fashion-mnist.edge").verify_members()
 
 
