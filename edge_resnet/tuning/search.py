@@ -135,18 +135,13 @@ class Search:
 
 
 def begun(study: optuna.Study, space: Space, workshop: Workshop, goal: Goal, own: Made) -> Search:
-    """A search that can go on. Latencies of an earlier run keep their scale.
-
-    Raises:
-        EngineError: neither can the target's engine be timed here, nor its latency be estimated.
-    """
+    """A search that can go on. Latencies of an earlier run keep their scale."""
     known = [
         each.user_attrs[LATENCY]
         for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if OWN in each.user_attrs
     ]
     speed: Speed = Measured(own, known[0] if known else None) if workshop.measures else Estimated(workshop.target.name)
-    speed.latency_ms(own)  # a device that has no estimate is refused before the first trial
     return Search(study, space, workshop, goal, speed, own)
 
 

@@ -12,12 +12,13 @@ import optuna
 from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.kept_stages import chain_of
 from edge_resnet.progress import Progress
-from edge_resnet.recipe import Recipe
+from edge_resnet.recipe import EFFORTS, Recipe
 from edge_resnet.stage_cache import StageCache, users_cache
 from edge_resnet.stages import Stages
 from edge_resnet.tuning.goal import Goal, front
 from edge_resnet.tuning.search import Beaten, Search, begun
 from edge_resnet.tuning.space import Space, efforts_up_to, sides_of
+from edge_resnet.tuning.speed import Estimated
 from edge_resnet.tuning.storage import digest_of, open_study
 from edge_resnet.tuning.tried import Figures, Tried
 from edge_resnet.tuning.workshop import Workshop
@@ -42,7 +43,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise RecipeError(f"--trials is {self.trials}: give 1 or more")
-        efforts_up_to(self.effort, self.effort)
+        if self.effort not in EFFORTS:
+            raise RecipeError(f"--effort is '{self.effort}': choose one of {', '.join(EFFORTS)}")
 
 
 @dataclass(frozen=True)
@@ -122,20 +124,26 @@ def tune(
     name = target or recipe.build.targets[0]
     with told.stage("prepare"):
         workshop = Workshop(recipe, name, stages)
+        space = _space(recipe, goal, plan, workshop)
+        own = workshop.make(workshop.own)
+        if not workshop.measures:
+            Estimated(workshop.target.name).latency_ms(own)  # refuses a device that has no estimate
         digest = digest_of(recipe, workshop.images, workshop.target.name, plan.effort)
         study = open_study(plan.storage, digest, _sampler(plan.seed, 0), Beaten())
         study.sampler = _sampler(plan.seed, len(study.get_trials(deepcopy=False)))
-        spec = workshop.original.preprocessing
-        efforts = efforts_up_to(plan.effort, recipe.quantize.effort)
-        every = Space(efforts, spec, sides_of(recipe, spec), workshop.float_layers)
-        space = replace(every, sides=tuple(side for side in every.sides if _may_do(side, every, workshop, goal)))
-        own = workshop.make(workshop.own)
         search = begun(study, space, workshop, goal, own)
     with told.stage("trials", plan.trials):
         told.advance(min(plan.trials, len(search.finished())))
         whole = search.go_on(plan.trials, plan.seconds, told.advance)
     with told.stage("judge on unseen images"):
         return _concluded(search, goal, interrupted=not whole)
+
+
+def _space(recipe: Recipe, goal: Goal, plan: Plan, workshop: Workshop) -> Space:
+    spec = workshop.original.preprocessing
+    efforts = efforts_up_to(plan.effort, recipe.quantize.effort)
+    every = Space(efforts, spec, sides_of(recipe, spec), workshop.float_layers)
+    return replace(every, sides=tuple(side for side in every.sides if _may_do(side, every, workshop, goal)))
 
 
 def _may_do(side: int, space: Space, workshop: Workshop, goal: Goal) -> bool:
