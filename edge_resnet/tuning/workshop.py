@@ -14,9 +14,8 @@ import onnx
 from edge_resnet.accuracy import AccuracyReport, Evaluated, Logits, Run, compare
 from edge_resnet.adoption import Network
 from edge_resnet.calibration.qdq import insert_qdq
-from edge_resnet.calibration.refine import exact_input
 from edge_resnet.calibration.schemes import scheme_named
-from edge_resnet.calibration.sensitivity import Sensitivity, float_layers, sensitivities
+from edge_resnet.calibration.sensitivity import Sensitivity, float_layers
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.check import BATCH, float_run
 from edge_resnet.engines.engine import Engine
@@ -24,7 +23,7 @@ from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import RecipeError
 from edge_resnet.images import ImageSet
-from edge_resnet.kept_stages import calibrated, quantized
+from edge_resnet.kept_stages import calibrated, quantized, sensed
 from edge_resnet.lowering import Lowered
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.recipe import Recipe
@@ -133,9 +132,8 @@ class Workshop:
     @cached_property
     def _sensitivities(self) -> tuple[Sensitivity, ...]:
         """What each layer costs in INT8, with the recipe's own ranges: the order of layers hardly depends on those."""
-        frames = self.images.calibration.draw(SENSED).pixels(self.original.preprocessing)
-        refined = exact_input(self.original.model, self._table)
-        return sensitivities(refined, scheme_named(self._kind.scheme), frames)
+        images = self.images.calibration.draw(SENSED)
+        return sensed(self._recipe, self.original, self._table, images, self._kind.scheme, self._stages)
 
     def comparisons(self, made: Made, ends: tuple[int, ...]) -> Iterator[AccuracyReport]:
         """Compares with the original network on growing beginnings of the selection, answering only what is asked for."""
