@@ -1,4 +1,4 @@
-"""Does ``tune`` find a recipe at least as good as the hand-set default? On the demo network, as ``edge-resnet tune`` runs it.
+"""Does ``tune`` find a recipe at least as good as the hand-set default? On the demo network.
 
     python benchmarks/tune_demo.py [--trials 50] [--target cpu jetson-orin-nano] [--storage FOLDER]
 
