@@ -8,6 +8,7 @@ from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from edge_resnet.tuning.tried import Tried
 from edge_resnet.tuning.tune import Tuned
@@ -32,7 +33,7 @@ def front_figure(tuned: Tuned) -> Figure:
     for label, group, color, marker, size in (
         ("trial", others, OTHER, "o", 5),
         ("on the front", front, FRONT, "o", 6),
-        ("the recipe as it stands", (tuned.own,), OWN, "s", 8),
+        ("the recipe as it stands", (tuned.own,), OWN, "s", 10),
         ("chosen" if tuned.met else "nearest to the goal", (tuned.chosen,), CHOSEN, "D", 8),
     ):
         style = {"color": color, "marker": marker, "markersize": size, "linestyle": "none"}
@@ -41,8 +42,8 @@ def front_figure(tuned: Tuned) -> Figure:
     for axes in (nearness, drop):
         _tidy(axes, f"latency of a frame (ms, {tuned.latency})")
     _shade(nearness, drop, tuned)
-    handles, labels = nearness.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    handles = [*nearness.get_legend_handles_labels()[0], Patch(color=CHOSEN, alpha=0.16, label="misses the goal")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(fill(_title(tuned), LINE), parse_math=False, fontsize=11)
     return figure
 
