@@ -14,8 +14,10 @@ from edge_resnet.tuning.tried import Settings
 
 CHANNELS = ("none", "equalize", "balance")
 """What evens out channels, at most one: learning begins where equalization would lead."""
-WEIGHTS = ("none", "round", "adaround", "reconstruct")
-"""What rounds weights, at most one: each chooses all of them anew."""
+WEIGHTS = {"standard": ("none", "round"), "best": ("none", "round", "adaround", "reconstruct")}
+"""What rounds weights, at most one: each chooses all of them anew. Those that learn take minutes a trial."""
+ENDINGS = {"standard": ("bias",), "best": ("bias", "distill")}
+"""What comes last; each may be left out."""
 MOST_DB = 12.0
 """By how much layers left float may raise the predicted SQNR: four times less noise in the answers."""
 STEP_DB = 0.5
@@ -50,7 +52,7 @@ class Space:
         """One point."""
         method = trial.suggest_categorical("method", METHODS)
         effort = trial.suggest_categorical("effort", self.efforts)
-        refine = _refine(trial, images=EFFORTS[effort] > 0)
+        refine = _refine(trial, effort)
         more = trial.suggest_float("float_db", 0.0, MOST_DB, step=STEP_DB)
         side = trial.suggest_categorical(self._side, self.sides)
         return Settings(method, effort, refine, self.float_layers(more), *self.scaled(side))
@@ -59,10 +61,11 @@ class Space:
         """The point most like a recipe's own settings, which may lie beside the space: where the search begins."""
         point: dict[str, Any] = {"method": settings.method, "effort": settings.effort, "float_db": 0.0}
         point |= {self._side: min(self.own.size), "exact-input": "exact-input" in settings.refine}
-        if EFFORTS[settings.effort]:
-            for name, choices in (("channels", CHANNELS), ("weights", WEIGHTS)):
-                point[name] = next((each for each in reversed(choices) if each in settings.refine), "none")
-            point |= {name: name in settings.refine for name in ("bias", "distill")}
+        if effort := settings.effort if settings.effort in WEIGHTS else None:
+            point["channels"] = next((each for each in reversed(CHANNELS) if each in settings.refine), "none")
+            weights = next((each for each in reversed(WEIGHTS["best"]) if each in settings.refine), "none")
+            point[f"weights of {effort}"] = weights if weights in WEIGHTS[effort] else "round"
+            point |= {name: name in settings.refine for name in ENDINGS[effort]}
         return point
 
     @property
@@ -80,16 +83,15 @@ class Space:
         return (height, width), resize
 
 
-def _refine(trial: Suggests, *, images: bool) -> tuple[str, ...]:
+def _refine(trial: Suggests, effort: str) -> tuple[str, ...]:
     """A chain, in the order in which refinements build on each other; without images, what looks at none."""
     flags = (True, False)
     exact = ("exact-input",) if trial.suggest_categorical("exact-input", flags) else ()
-    if not images:
+    if not EFFORTS[effort]:
         return exact
-    channels, weights = (
-        trial.suggest_categorical(name, choices) for name, choices in (("channels", CHANNELS), ("weights", WEIGHTS))
-    )
-    ending = tuple(name for name in ("bias", "distill") if trial.suggest_categorical(name, flags))
+    channels = trial.suggest_categorical("channels", CHANNELS)
+    weights = trial.suggest_categorical(f"weights of {effort}", WEIGHTS[effort])
+    ending = tuple(name for name in ENDINGS[effort] if trial.suggest_categorical(name, flags))
     return (*exact, *(each for each in (channels, weights) if each != "none"), *ending)
 
 

@@ -42,13 +42,23 @@ def space(own: Preprocessing = FASHION, sides: tuple[int, ...] = (20, 24, 28, 32
 def test_every_chain_can_be_applied() -> None:
     flags = (True, False)
     seen = set()
-    for effort, exact, channels, weights, bias, distill in product(EFFORTS, flags, CHANNELS, WEIGHTS, flags, flags):
-        answers = {"exact-input": exact, "channels": channels, "weights": weights, "bias": bias, "distill": distill}
-        settings = space().suggest(Scripted(method="mse", effort=effort, side=28, float_db=0.0, **answers))
-        check_chain(settings.refine, EFFORTS[effort])
-        seen.add((effort, settings.refine))
-    assert len(seen) == 2 + 2 * 2 * 3 * 4 * 2 * 2
-    assert {("standard", chain_wanted("standard", None)), ("fast", chain_wanted("fast", None))} <= seen
+    for effort, exact, channels, bias, distill in product(EFFORTS, flags, CHANNELS, flags, flags):
+        for weights in WEIGHTS.get(effort, ("none",)):
+            answers = {"exact-input": exact, "channels": channels, "weights": weights, "bias": bias, "distill": distill}
+            settings = space().suggest(Scripted(method="mse", effort=effort, side=28, float_db=0.0, **answers))
+            check_chain(settings.refine, EFFORTS[effort])
+            seen.add((effort, settings.refine))
+    assert len(seen) == 2 + 2 * 3 * 2 * 2 + 2 * 3 * 4 * 2 * 2
+    for effort in EFFORTS:
+        assert (effort, chain_wanted(effort, None)) in seen
+    learned = {"adaround", "reconstruct", "distill"}
+    assert {effort for effort, chain in seen if learned & set(chain)} == {"best"}, "minutes a trial"
+
+
+def test_a_chain_beside_the_space_begins_at_its_nearest_point() -> None:
+    settings = Settings("mse", "standard", ("equalize", "balance", "adaround"), (), None, None)
+    given = {name.partition(" ")[0]: value for name, value in space().nearest(settings).items()}
+    assert space().suggest(Scripted(**given)).refine == ("balance", "round")
 
 
 @pytest.mark.parametrize("own", [FASHION, IMAGENET])
