@@ -21,7 +21,7 @@ from edge_resnet.check import BATCH, float_run
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import RecipeError
+from edge_resnet.errors import CalibrationError, RecipeError
 from edge_resnet.images import ImageSet
 from edge_resnet.kept_stages import calibrated, quantized, sensed
 from edge_resnet.lowering import Lowered
@@ -88,6 +88,8 @@ class Workshop:
         Raises:
             EdgeResnetError: the settings cannot be built.
         """
+        if settings.keep_float and all(each.layer in settings.keep_float for each in self._sensitivities if each.macs):
+            raise CalibrationError("no convolution is left in INT8: leave fewer layers float")
         recipe = self.recipe_of(settings)
         network = self._network(recipe, settings)
         table = calibrated(recipe, network, self.images.calibration, self._stages)
