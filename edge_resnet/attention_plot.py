@@ -40,7 +40,8 @@ def attention_figure(found: Explanation, title: str) -> Figure:
     _say(frame, "as the network sees it", "×".join(map(str, found.frame.shape)))
     for axes, view in ((left, found.fp32), (right, found.quantized)):
         _overlay(axes, found, view.map, limit)
-        axes.plot(*found.maximum(view), "+", color="black", markersize=11, markeredgewidth=1.6)
+        x, y = found.maximum(view)
+        axes.plot(x - 0.5, y - 0.5, "+", color="black", markersize=11, markeredgewidth=1.6)  # pixel 0 is drawn around 0
         predicted = "" if view is found.fp32 else " (predicted)"
         _say(axes, f"{view.precision.upper()}{predicted}", _words(found, view))
     drawn = _overlay(difference, found, found.quantized.map - found.fp32.map, limit)
