@@ -40,7 +40,7 @@ class Prediction:
     def probabilities(self) -> npt.NDArray[np.float64]:
         """Softmax probabilities, one for each class."""
         powers = _powers(self.logits, int(self.logits.argmax()))
-        return powers / powers.sum()
+        return np.asarray(powers / powers.sum())
 
     def top(self, k: int = 5) -> list[Prediction]:
         """The ``k`` most probable classes, most probable first (fewer if there are fewer)."""
