@@ -68,7 +68,7 @@ def measure_latency(runtimes: Sequence[Runtime], names: Sequence[str], runs: int
     Raises:
         EngineError: ``runs`` is none.
     """
-    times = _times([runtime.engine for runtime in runtimes], runs)
+    times = times_ms([runtime.engine for runtime in runtimes], runs)
     return [
         Latency(name, runtime.target, runtime.engine.device(), tuple(each.tolist()))
         for runtime, name, each in zip(runtimes, names, times, strict=True)
@@ -111,7 +111,7 @@ def measure_against(
         compiled = compile_float(opened, found, precision, progress)
         other = engines.enter_context(engine_class(found.kind)(compiled.data))
         device = runtime.engine.device()
-        ours, theirs = (tuple(each.tolist()) for each in _times([runtime.engine, other], runs))
+        ours, theirs = (tuple(each.tolist()) for each in times_ms([runtime.engine, other], runs))
         return (
             Latency(opened.manifest.precision, found.name, device, ours),
             Latency(precision, found.name, device, theirs),
@@ -134,7 +134,7 @@ def measure_throughput(engine: Engine, seconds: float = 0.5) -> list[Throughput]
     return found
 
 
-def _times(engines: Sequence[Engine], runs: int) -> npt.NDArray[np.float64]:
+def times_ms(engines: Sequence[Engine], runs: int) -> npt.NDArray[np.float64]:
     """Milliseconds of each run, engines×runs, in turns."""
     if runs < 1:
         raise EngineError(f"runs is {runs}: give 1 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -103,6 +104,28 @@ def estimate(
     own, launches = _launches(model)
     chosen = _precision(hardware, compiled_for, precision or own)
     return _estimated(hardware, mode, chosen, batch, tuple(launch.batched(batch) for launch in launches))
+
+
+def mixed_latency(launches: tuple[Launch, ...], target: str, keep_float: Collection[str]) -> Between:
+    """Latency of one frame in milliseconds, in INT8 but for some layers, which count as FP16, at the fastest power mode.
+
+    What a shortcut left float adds to the traffic is not counted.
+
+    Args:
+        launches: of the network, for one image.
+        target: a target or a module.
+        keep_float: names of layers that stay float.
+
+    Raises:
+        EngineError: no estimate can be made for this device in INT8.
+    """
+    hardware = hardware_named(target)
+    assert hardware.target is not None
+    _precision(hardware, target_named(hardware.target), "int8")
+    point = hardware.at(hardware.mode(None))
+    int8, half = (all_seconds(launches, point, precision, constants()) for precision in ("int8", "fp16"))
+    chosen = [half[index] if launch.name in keep_float else int8[index] for index, launch in enumerate(launches)]
+    return _between(1e3 * sum(chosen), *_spread(hardware.sm))
 
 
 def _estimated(hardware: Hardware, mode: Mode, precision: str, batch: int, launches: tuple[Launch, ...]) -> Estimate:

@@ -1,4 +1,4 @@
-"""The two slow stages of a build, whose results are kept: ranges, and the refined Q/DQ network of a scheme.
+"""The slow stages, whose results are kept: ranges, sensitivities, and the refined Q/DQ network of a scheme.
 
 What comes out is read back from the bytes that are kept, whether they were made now or by an earlier build: a bundle cannot
 depend on the cache.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 
 import onnx
 
@@ -16,7 +17,9 @@ from edge_resnet.appearance import Appearance
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
+from edge_resnet.calibration.refine import exact_input
 from edge_resnet.calibration.schemes import scheme_named
+from edge_resnet.calibration.sensitivity import Sensitivity, sensitivities
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest
 from edge_resnet.images import ImageSet
@@ -29,7 +32,7 @@ from edge_resnet.stages import Stages
 CALIBRATION_BATCH = 2
 """Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
 batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
-_TABLE, _MODEL, _LAYERS = "table.json", "model.onnx", "layers.json"
+_TABLE, _MODEL, _LAYERS, _FOUND = "table.json", "model.onnx", "layers.json", "sensitivity.json"
 
 
 def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
@@ -61,6 +64,37 @@ def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages
     }
     work = Work("calibrate", _made_for(recipe), inputs)
     return CalibrationTable.from_json(stages.kept(work, make, len(images))[_TABLE], "the ranges of this build")
+
+
+def sensed(
+    recipe: Recipe, source: Network, table: CalibrationTable, images: ImageSet, scheme: str, stages: Stages
+) -> tuple[Sensitivity, ...]:
+    """Measures what each layer costs in INT8 alone, with an exact input and no other refinement.
+
+    Args:
+        recipe: its output names who this is made for.
+        source: the FP32 network.
+        table: its ranges.
+        images: to measure on; some dozen tell layers apart.
+        scheme: how it will be quantized.
+        stages: keeps the result.
+    """
+    spec = source.preprocessing
+
+    def make() -> Members:
+        refined = exact_input(source.model, table)
+        found = sensitivities(refined, scheme_named(scheme), images.pixels(spec), stages.progress.update_phase)
+        return {_FOUND: json.dumps([asdict(each) for each in found]).encode()}
+
+    inputs = {
+        "model": _sha256(serialise(source.model)),
+        "table": _sha256(table.to_json().encode()),
+        "images": list(images.hashes),
+        "preprocessing": spec.to_json(),
+        "scheme": scheme,
+    }
+    members = stages.kept(Work(f"sensitivity for {scheme}", _made_for(recipe), inputs), make)
+    return tuple(Sensitivity(**each) for each in json.loads(members[_FOUND]))
 
 
 def quantized(

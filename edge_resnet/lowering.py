@@ -77,16 +77,20 @@ class Lowered:
         """Exact evaluation in the engine's place."""
         return partial(run_frames, exact_session(self.evaluated_as))
 
+    def uncovered(self, layers: Iterable[Layer]) -> list[str]:
+        """Layers that shall compute in ``precision``, and of an engine's layers none does."""
+        covered = {
+            name for layer in layers if layer.precision == self.precision for name in (layer.name, *layer.sources)
+        }
+        return [name for name in self.quantized_layers if name not in covered]
+
     def check_coverage(self, target: str, layers: Iterable[Layer]) -> None:
         """Refuses an engine in which a layer that shall be INT8 or FP8 is not.
 
         Raises:
             GateError: such layers; the first few are named.
         """
-        covered = {
-            name for layer in layers if layer.precision == self.precision for name in (layer.name, *layer.sources)
-        }
-        missing = [name for name in self.quantized_layers if name not in covered]
+        missing = self.uncovered(layers)
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise GateError(

@@ -32,6 +32,7 @@ COMMANDS = (
     "report",
     "live",
     "estimate",
+    "tune",
     "keygen",
     "sign",
     "verify",
@@ -113,5 +114,6 @@ _EXTRAS = {
         "pip install 'edge-resnet[build]'",
     ),
     "matplotlib": "pip install 'edge-resnet[plots]'",
+    "optuna": "pip install 'edge-resnet[tune]'",
     **dict.fromkeys(("starlette", "uvicorn"), "pip install 'edge-resnet[web]'"),
 }
