@@ -58,7 +58,7 @@ def run(
     with (
         Classifier(chosen, target=target, trust=trust) as classify,
         open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
-        page(classify, camera, chosen, address, json) if web else screen(json) as display,
+        page(classify, camera, address, json) if web else screen(json) as display,
         _ending(seconds, camera) as over,
     ):
         try:
