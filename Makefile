@@ -29,7 +29,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,trust,monitor,loadgen,dev,parity]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,trust,registry,monitor,loadgen,dev,parity]'
 	touch $(READY)
 
 demo: setup

@@ -4,10 +4,11 @@
     ├── ModelError                 an architecture, checkpoint or ONNX graph
     ├── ImageError                 an image, or a set of images
     ├── CameraError                a camera's address, or what it gives
-    ├── RecipeError                edge-resnet.toml, or a preprocessing file
+    ├── RecipeError                edge-resnet.toml, a preprocessing file, a fleet
     ├── CalibrationError           ranges, or a calibration table
     ├── BundleError                a .edge file
     ├── EngineError                an engine, or what was fed to it
+    ├── RegistryError              a model registry, or what it holds
     ├── OutputError                the place the result should go to
     ├── GateError                  accuracy, coverage or verification said no  exit 3
     │   └── TrustError             a bundle or engine that no trusted key signed
@@ -50,6 +51,10 @@ class BundleError(EdgeResnetError):
 
 class EngineError(EdgeResnetError):
     """An engine that cannot be compiled or loaded, or input that it does not take."""
+
+
+class RegistryError(EdgeResnetError):
+    """A model registry, or a document or part in it, that cannot be used."""
 
 
 class OutputError(EdgeResnetError):

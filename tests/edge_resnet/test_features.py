@@ -41,11 +41,18 @@ def torch_features(frames: np.ndarray, pooling: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", SHAPES)
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize(
+    ("precision", "effort"),
+    [("fp32", "fast"), ("int8", "fast"), pytest.param("int8", "standard", marks=pytest.mark.long)],
+)
 def test_the_whole_line(
-    pooling: str, precision: str, recipe_file: Callable[..., Path], cli_json: Callable[..., Any], frames: np.ndarray
+    pooling: str,
+    precision: str,
+    effort: str,
+    recipe_file: Callable[..., Path],
+    cli_json: Callable[..., Any],
+    frames: np.ndarray,
 ) -> None:
-    effort = "standard" if pooling == "none" else "fast"  # learning for answers that are maps takes longest: once
     recipe = recipe_file(model=f'{MODEL}pooling = "{pooling}"', build='targets = ["cpu", "rtx-30"]', effort=effort)
     built = cli_json("build", recipe, "--precision", precision, "-o", "backbone.edge")
     assert [target["verified"] for target in built["targets"]] == ["measured", "predicted"]
@@ -97,7 +104,7 @@ def test_check_of_files(few: Path, cli: Callable[..., Any], cli_json: Callable[.
     export = ("export", "--arch", "resnet20", "--weights", WEIGHTS, "--preprocessing", "fashion-mnist", "--no-top")
     cli_json(*export, "--pooling", "avg", "-o", "f.onnx")
     cli_json("calibrate", "f.onnx", "--images", few / "calibration", "-o", "t.json")
-    cli_json("quantize", "f.onnx", "--table", "t.json", "--scheme", "tensorrt", "-o", "q.onnx")
+    cli_json("quantize", "f.onnx", "--table", "t.json", "--scheme", "tensorrt", "--effort", "fast", "-o", "q.onnx")
     report = cli_json("check", "q.onnx", "--reference", "f.onnx", "--images", few / "test", "--max-drop", "20")
     assert report["cosine"]["least"] > 0.9 and report["feature_sqnr_db"] > 15
     shown = cli("check", "q.onnx", "--reference", "f.onnx", "--images", few / "test", "--max-drop", "20").stdout

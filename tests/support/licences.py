@@ -13,7 +13,7 @@ from edge_resnet.installed import ROOT, closure, licence
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "runtime": (),
-    "device": ("trust", "monitor", "camera", "web", "cuda"),
+    "device": ("trust", "registry", "monitor", "camera", "web", "cuda"),
     "build": ("build", "rtx", "plots"),
 }
 """What asks for a package, the first counts: the runtime itself, its extras on a device, what builds bundles."""
