@@ -1,5 +1,6 @@
 # make demo   build the demo bundle, classify with it, print its accuracy against FP32
 # make test   lint, type-check, test
+# make docs         the documentation as a site, in .site; without a network
 # make test-long     the deepest networks, 200 killed builds, and what takes minutes
 # make fuzz          1,000,000 inputs to the parsers (tests/fuzz/README.md); make fuzz-slice takes a minute
 # make audit      licences of what is installed, then known vulnerabilities, for which it needs a network (docs/licences.md)
@@ -22,14 +23,14 @@ PYTHONS ?= python3.10 python3.12 python3.13
 RUNTIME := .runtime
 AUDIT := .venv-audit
 
-.PHONY: setup demo test test-long fuzz fuzz-slice audit test-gpu test-pycuda test-pythons test-arm64 runtime ros2 clean
+.PHONY: setup demo test test-long fuzz fuzz-slice audit test-gpu test-pycuda test-pythons test-arm64 runtime ros2 docs clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,trust,registry,monitor,loadgen,dev,parity]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,camera,web,trust,registry,monitor,loadgen,dev,docs,parity]'
 	touch $(READY)
 
 demo: setup
@@ -86,8 +87,12 @@ test-pythons: runtime
 test-arm64: runtime
 	tests/runtime/arm64.sh $(RUNTIME) $(BIN)/python
 
+# Material tells of its successor on every run. Not --quiet: what is not said is not counted by --strict.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 ros2: setup
 	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) $(AUDIT) fashion-mnist.edge build *.egg-info
+	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) $(AUDIT) .site fashion-mnist.edge build *.egg-info

@@ -87,6 +87,27 @@ def test_every_command_for_a_jetson_is_one_that_exists(cli: Callable[..., subpro
         )
 
 
+@pytest.mark.parametrize("page", ["tutorial", "precision", "accuracy", "faq"])
+def test_every_command_on_the_guides_is_one_that_exists(
+    page: str, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """As above, and with options that exist."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    edge-resnet (.+)$", text, re.MULTILINE)
+    assert len(commands) > 3
+    for command in commands:
+        result = cli(*shlex.split(command), "--bogus")
+        assert (result.returncode, "No such option: --bogus" in result.stderr) == (2, True), (
+            f"{command}: {result.stderr}"
+        )
+
+
+def test_every_question_is_answered_by_a_command() -> None:
+    questions = (DOCS / "faq.md").read_text(encoding="utf-8").split("\n### ")[1:]
+    assert len(questions) == 20
+    assert [each for each in questions if "\n    edge-resnet " not in each] == []
+
+
 def test_the_table_of_jetpacks_is_that_of_the_device_files() -> None:
     text = (DOCS / "jetson.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\| (\d[^|]*) \| [^|]* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([^|]*) \|", text, re.MULTILINE)

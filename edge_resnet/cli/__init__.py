@@ -25,6 +25,7 @@ COMMANDS = (
     "export-triton",
     "check",
     "classify",
+    "explain",
     "embed",
     "bench",
     "compare",

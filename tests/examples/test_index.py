@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 @pytest.mark.parametrize("folder", [EXAMPLES, EXAMPLES / "ros2"])
 def test_every_example_is_in_its_index(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
-    for path in folder.glob("*.py"):
+    for path in (*folder.glob("*.py"), *folder.glob("*.ipynb")):
         assert path.name in text
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (folder / target).exists(), target

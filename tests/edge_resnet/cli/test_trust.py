@@ -78,6 +78,7 @@ def test_a_stranger_fails_with_a_document(cli: Cli, ready: Path) -> None:
         ("compile", "model.edge", "--target", "jetson-orin-nano", "--explain"),
         ("report", "model.edge"),
         ("push", "model.edge", "out", "shelf:v1"),
+        ("explain", "model.edge", "photo.png"),
     ],
 )
 def test_every_command_that_opens_a_bundle_refuses_an_unsigned_one(
