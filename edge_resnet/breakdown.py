@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.camera.address import without_secrets
 from edge_resnet.camera.registry import source_of
 from edge_resnet.classifier import Prediction
 from edge_resnet.errors import CameraError
@@ -52,7 +53,7 @@ def measure_breakdown(runtime: Runtime, source: str | None = None) -> Breakdown:
         CameraError: the source cannot be opened, or gives no frame.
         ImageError: the engine was compiled for other frames.
     """
-    color = FrameColor.RGB if runtime.frames is None else runtime.frames.color
+    color = runtime.camera_color
     frames = _random(runtime.frames or CAMERA) if source is None else _captured(source, color)
     captured, prepared, phases, finished = [], [], [], []
     with closing(frames):
@@ -67,7 +68,8 @@ def measure_breakdown(runtime: Runtime, source: str | None = None) -> Breakdown:
                 Prediction.of(np.zeros(len(runtime.labels), np.float32), runtime.labels)
             finished.append(1e3 * (time.perf_counter() - start))
     if not phases:
-        raise CameraError(f"{source} gives no frame: give a camera, a video or a folder of images")
+        assert source is not None  # made-up frames do not end
+        raise CameraError(f"{without_secrets(source)} gives no frame: give a camera, a video or a folder of images")
     return Breakdown(
         _median(captured),
         float(np.median(prepared)),

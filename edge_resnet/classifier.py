@@ -18,7 +18,7 @@ from edge_resnet.runtime import Frame, ReadyFrame, Runtime, Timing
 from edge_resnet.stream import Stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the network says of one frame."""
 
@@ -39,7 +39,8 @@ class Prediction:
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
         """Softmax probabilities, one for each class."""
-        return _softmax(self.logits)
+        powers = _powers(self.logits, int(self.logits.argmax()))
+        return np.asarray(powers / powers.sum())
 
     def top(self, k: int = 5) -> list[Prediction]:
         """The ``k`` most probable classes, most probable first (fewer if there are fewer)."""
@@ -60,12 +61,15 @@ class Prediction:
     ) -> Prediction:
         """The prediction that logits, one a class, make."""
         index = int(logits.argmax())
-        return cls(labels[index], index, float(_softmax(logits)[index]), logits, labels, timing, frame)
+        probability = 1 / float(np.add.reduce(_powers(logits, index)))  # the largest logit's own power is 1
+        return cls(labels[index], index, probability, logits, labels, timing, frame)
 
 
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum())
+def _powers(logits: npt.NDArray[np.float32], largest: int) -> npt.NDArray[np.float64]:
+    """exp(logit - largest logit): softmax before it is divided by its sum."""
+    powers = logits.astype(np.float64)
+    powers -= powers[largest]
+    return np.exp(powers, out=powers)
 
 
 class Classifier(Runtime):

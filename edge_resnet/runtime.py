@@ -6,6 +6,7 @@ Needs numpy, Pillow and one backend; never torch, never onnx.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ Frame = npt.NDArray[np.uint8] | Image.Image | str | Path | OnGpu
 they are prepared: an array on the GPU as the engine takes it, uint8 H×W×C."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Where the time of one answer went."""
 
@@ -54,7 +55,7 @@ class Timing:
     """From the frame's capture to its answer; None where nobody knows when it was captured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReadyFrame:
     """A frame as the engine takes it."""
 
@@ -163,6 +164,11 @@ class Runtime:
             raise BundleError(f"bundle '{self.path}' has become another one since its engine was loaded: start again")
         return bundle
 
+    @property
+    def camera_color(self) -> FrameColor:
+        """What a camera should give: the engine's own, where it prepares frames itself, else RGB."""
+        return FrameColor.RGB if self.frames is None else self.frames.color
+
     def watch(self, *watchers: Watcher) -> None:
         """Shows every answer from now on to watchers; what one of them raises is logged, and harms no answer."""
         self._watchers += watchers
@@ -233,7 +239,7 @@ class Runtime:
         return found, run_ms
 
     def _require_finite(self, answers: npt.NDArray[np.float32]) -> None:
-        if np.isfinite(answers).all():
+        if math.isfinite(answers.min()) and math.isfinite(answers.max()):  # NaN comes through both
             return
         self._count("not_finite", len(answers))
         first = int(np.argmin(np.isfinite(answers).reshape(len(answers), -1).all(axis=1)))

@@ -27,7 +27,10 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # losses and reconnects
     try:
-        with edge_resnet.Classifier(given.bundle) as classify, open_camera(given.camera) as camera:
+        with (
+            edge_resnet.Classifier(given.bundle) as classify,
+            open_camera(given.camera, color=classify.camera_color) as camera,
+        ):
             for frame in camera:
                 best = classify(frame)
                 age_ms = 1e3 * (time.monotonic() - frame.captured)

@@ -70,4 +70,19 @@ def shown(address: str) -> str:
         parts = urlsplit(address)
     except ValueError as error:
         raise CameraError(f"a camera's address cannot be read ({error}): give rtsp://HOST/PATH") from error
+    try:
+        parts.port  # noqa: B018 - reading it is the check
+    except ValueError:  # a password with one of these in it ends the host; the error has a piece of it
+        raise CameraError(
+            "a camera's address has a port that is no number: give rtsp://HOST:PORT/PATH, and in a name or password "
+            "write %2F for /, %3F for ? and %23 for #"
+        ) from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def without_secrets(given: str) -> str:
+    """What was given as a source, for people and records: an address as ``shown`` has it, a path as it is.
+
+    An address that was mistyped is a path, and loses what stands before its host too.
+    """
+    return shown(given) if "://" in given else re.sub(r".*:.*@", "", given)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from urllib.parse import unquote
 
+from edge_resnet.camera.address import without_secrets
 from edge_resnet.camera.decoding import DECODED, Input, decoded
 from edge_resnet.camera.source import Shot, Source
 from edge_resnet.errors import CameraError
@@ -20,7 +21,7 @@ class FileSource(Source):
     live = False
 
     def __init__(self, path: str, color: FrameColor) -> None:
-        self.name, self.color, self._path = f"video '{path}'", color, path
+        self.name, self.color, self._path = f"video '{without_secrets(path)}'", color, path
 
     @classmethod
     def parse(cls, address: str, color: FrameColor) -> Source:

@@ -88,10 +88,8 @@ def _line_a_second() -> Callable[[LiveView], None]:
         if time.monotonic() - said >= 1:
             said = time.monotonic()
             best = view.prediction
-            print(
-                f"{best.label} {best.probability:.1%}, {view.per_second:.1f} frames/s, age {view.age_ms:.0f} ms",
-                flush=True,
-            )
+            pace = f"{view.per_second:.1f} frames/s" if view.answered > 1 else "the first frame"
+            print(f"{best.label} {best.probability:.1%}, {pace}, age {view.age_ms:.0f} ms", flush=True)
 
     return show
 

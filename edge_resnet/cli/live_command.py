@@ -50,6 +50,7 @@ def run(
     if not web and (port, host) != (None, None):
         raise typer.BadParameter("--port and --host are those of a page: give --web too")
     from edge_resnet.camera import open_camera
+    from edge_resnet.camera.address import without_secrets
     from edge_resnet.classifier import Classifier
     from edge_resnet.live import watch
 
@@ -57,7 +58,11 @@ def run(
     last: LiveView | None = None
     with (
         Classifier(chosen, target=target, trust=trust) as classify,
-        open_camera(source, latest=not Path(source).is_dir()) as camera,  # a folder has no time to keep up with
+        open_camera(
+            source,
+            latest=not Path(source).is_dir(),  # a folder has no time to keep up with
+            color=classify.camera_color,
+        ) as camera,
         page(classify, camera, address, json) if web else screen(json) as display,
         _ending(seconds, camera) as over,
     ):
@@ -69,7 +74,7 @@ def run(
         except KeyboardInterrupt:
             pass  # how a person ends it
         final = camera.stats
-    document = _document(source, last, final.captured, final.dropped)
+    document = _document(without_secrets(source), last, final.captured, final.dropped)
     if json:
         print_json(document)
     else:

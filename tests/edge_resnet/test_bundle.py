@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from hand_made_bundles import MANIFEST, MEMBERS, document, in_order, sealed, written, zipped
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.bundle import EngineEntry, Manifest, open_bundle, write_bundle
@@ -58,6 +58,7 @@ values = st.recursive(
 objects = st.dictionaries(texts, values, max_size=3)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy disk and processor are no bug of ours
 @given(st.dictionaries(names, st.binary(max_size=300), max_size=5), objects, st.none() | objects, st.lists(texts))
 def test_any_content_comes_back(
     tmp_path_factory: pytest.TempPathFactory,

@@ -92,7 +92,7 @@ def test_probabilities_are_the_softmax_of_the_logits(classify: Classifier, sneak
     powers = [math.exp(float(logit)) for logit in found.logits]
     ranked = found.top(10)
     for prediction in ranked:
-        assert prediction.probability == pytest.approx(powers[prediction.index] / sum(powers))
+        assert prediction.probability == pytest.approx(powers[prediction.index] / sum(powers), rel=1e-12)
         assert prediction.label == LABELS[prediction.index]
     assert sum(p.probability for p in ranked) == pytest.approx(1)
     assert sorted(p.index for p in ranked) == list(range(10))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.camera import SOURCES, open_camera
-from edge_resnet.camera.address import shown
+from edge_resnet.camera.address import shown, without_secrets
 from edge_resnet.camera.registry import source_of
 from edge_resnet.errors import CameraError
 from edge_resnet.frames import FrameColor
@@ -89,3 +89,17 @@ def test_a_colour_that_a_source_cannot_give_is_refused_before_it_is_opened(addre
 
 def test_what_is_shown_of_an_address_holds_no_password() -> None:
     assert shown("rtsp://user:p@ss@host:554/a?token=b") == "rtsp://host:554/a"
+    assert without_secrets("rtsp://user:secret@host/a") == "rtsp://host/a"
+    assert without_secrets("videos/at@12.mp4") == "videos/at@12.mp4"
+
+
+@pytest.mark.parametrize("address", ["rtsp://me:sec/ret@host/a", "rtsp://me:sec#ret@host/a", "rtsp://me:sec?ret@host"])
+def test_a_password_that_ends_the_host_too_early_is_told_and_not_shown(address: str) -> None:
+    with pytest.raises(CameraError, match="has a port that is no number: .* write %2F for /") as told:
+        open_camera(address)
+    assert "sec" not in str(told.value)
+
+
+def test_nor_does_an_address_that_was_mistyped_show_it() -> None:
+    with pytest.raises(CameraError, match="video 'host/a' does not exist"):
+        open_camera("rtsp:/me:sec@ret@host/a")

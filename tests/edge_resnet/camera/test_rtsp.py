@@ -20,6 +20,8 @@ pytest.importorskip("av", reason="PyAV is not installed: pip install 'edge-resne
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).parents[2] / "support" / "rtsp_server.py"
 QUICK = Retry(connect_s=1.2, stall_s=0.6, first_wait_s=0.1, longest_wait_s=0.4)
+PATIENT = Retry(connect_s=15, stall_s=15)
+"""Where nothing is lost: a busy machine is no lost camera."""
 RED, BLUE = (254, 0, 0), (0, 0, 254)
 Server = Callable[..., "subprocess.Popen[str]"]
 
@@ -75,14 +77,21 @@ def goes_on_until(camera: Camera, color: tuple[int, int, int]) -> int:
 @pytest.mark.parametrize(("transport", "option"), [("tcp", ""), ("udp", "#transport=udp")])
 def test_frames_come_as_they_are_sent(serve: Server, port: int, transport: str, option: str) -> None:
     serve("red", transport)
-    with open_camera(f"rtsp://127.0.0.1:{port}/live{option}", latest=False, retry=QUICK) as camera:
+    address = f"rtsp://127.0.0.1:{port}/live{option}"
+    # A busy machine may break the rhythm of one connection; a backlog would be there in each.
+    assert any(1 / 60 < sent_as_they_are(address) < 1 / 20 for _ in range(3)), "30 a second, no backlog of connecting"
+
+
+def sent_as_they_are(address: str) -> float:
+    """Connects, checks fifteen frames, and gives the seconds from one to the next."""
+    with open_camera(address, latest=False, retry=PATIENT) as camera:
         frames = [next(camera) for _ in range(15)]
     assert {frame.pixels.shape for frame in frames} == {(240, 320, 3)}
     assert max(abs(frame.pixels.astype(int) - RED).max() for frame in frames) < 8
     assert [frame.index for frame in frames] == list(range(15))
     times = np.array([frame.captured for frame in frames])
     assert (np.diff(times) > 0).all()
-    assert 1 / 60 < np.median(np.diff(times)) < 1 / 20, "30 a second, and no backlog of connecting"
+    return float(np.median(np.diff(times)))
 
 
 def test_a_server_killed_in_the_middle_is_found_again(serve: Server, port: int) -> None:

@@ -141,7 +141,8 @@ def test_bench(demo_bundle: Path, cli_json: CliJson, cli: Cli) -> None:
     assert set(document) >= {"latency_ms", "per_second", "device"}
     latency = document["latency_ms"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"]
-    assert document["per_second"] == pytest.approx(1000 / latency["p50"], rel=0.9)
+    # By the mean, which is the maximum at most, and half the median at least, however busy the machine is.
+    assert 1000 / latency["max"] <= document["per_second"] <= 2000 / latency["p50"]
     assert (document["runs"], document["target"]) == (30, "cpu")
     assert "30 frames" in cli("bench", demo_bundle, "--target", "cpu", "--runs", "30").stdout
 

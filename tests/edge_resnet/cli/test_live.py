@@ -13,10 +13,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge_resnet import demo
+from edge_resnet import Classifier, demo
+from edge_resnet.camera import Camera, open_camera
+from edge_resnet.errors import CameraError
+from edge_resnet.frames import FrameColor, FrameFormat
 
 Refused = Callable[..., str]
 EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
@@ -41,6 +45,31 @@ EDGE_RESNET = Path(sys.executable).with_name("edge-resnet")
 )
 def test_arguments_out_of_place_are_told_their_place(arguments: str, line: str, refused: Refused) -> None:
     assert refused(2, "live", *arguments.split()) == line
+
+
+def test_a_camera_gives_the_colour_that_the_engine_was_compiled_for(
+    int8_bundle: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("live", "csi://0", "--bundle", int8_bundle, "--target", "cpu")
+    for frames, color in ((None, FrameColor.RGB), (FrameFormat(720, 1280, FrameColor.NV12), FrameColor.NV12)):
+
+        def opened(source: str, *, latest: bool, color: FrameColor) -> None:
+            raise CameraError(f"{source} in {color.value}")
+
+        monkeypatch.setattr("edge_resnet.camera.open_camera", opened)
+        monkeypatch.setattr(Classifier, "frames", property(lambda _, found=frames: found, lambda _, given: None), False)
+        assert refused(2, *flags) == f"csi://0 in {color.value}"
+
+
+def test_the_document_names_a_camera_without_its_password(
+    int8_bundle: Path, cli_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(source: str, *, latest: bool, color: FrameColor) -> Camera:
+        return open_camera(demo.TEST / "bag", latest=False, color=color)
+
+    monkeypatch.setattr("edge_resnet.camera.open_camera", folder)
+    document = cli_json("live", "rtsp://me:secret@host/a?key=b", "--bundle", int8_bundle, "--target", "cpu")
+    assert (document["source"], document["answered"]) == ("rtsp://host/a", len(list((demo.TEST / "bag").iterdir())))
 
 
 def test_a_page_has_options_that_a_terminal_has_not(refused: Refused) -> None:
