@@ -3,6 +3,7 @@
 # make docs         the documentation as a site, in .site; without a network
 # make test-long     the deepest networks, 200 killed builds, and what takes minutes
 # make fuzz          1,000,000 inputs to the parsers (tests/fuzz/README.md); make fuzz-slice takes a minute
+# make audit      licences of what is installed, then known vulnerabilities, for which it needs a network (docs/licences.md)
 # make test-gpu      the tests that need an NVIDIA GPU, and a record of the machine: RECORD=docs/tested-on/NAME.json
 # make test-pycuda   the real PyCUDA, built here, on a double of CUDA's driver: needs CUDA's headers, CUDA_ROOT=/usr/local/cuda
 # make test-pythons  the runtime's tests under each of PYTHONS that is here (pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13)
@@ -20,8 +21,9 @@ CUDA_ROOT ?= /usr/local/cuda
 PYCUDA := .venv-pycuda
 PYTHONS ?= python3.10 python3.12 python3.13
 RUNTIME := .runtime
+AUDIT := .venv-audit
 
-.PHONY: setup demo test test-long fuzz fuzz-slice test-gpu test-pycuda test-pythons test-arm64 runtime ros2 docs clean
+.PHONY: setup demo test test-long fuzz fuzz-slice audit test-gpu test-pycuda test-pythons test-arm64 runtime ros2 docs clean
 
 setup: $(READY)
 
@@ -50,6 +52,13 @@ fuzz: setup
 
 fuzz-slice: setup
 	$(BIN)/python -m pytest tests/fuzz --numprocesses 2 --dist loadfile
+
+audit: setup
+	$(BIN)/python tests/support/licences.py
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT)/bin/pip-audit --skip-editable \
+	    --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu --record $(RECORD)
@@ -86,4 +95,4 @@ ros2: setup
 	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
 
 clean:
-	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) .site fashion-mnist.edge build *.egg-info
+	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) $(AUDIT) .site fashion-mnist.edge build *.egg-info

@@ -4,10 +4,15 @@
 
 Every figure is the median of processes of their own, started one after another. ``--make-demo`` runs ``make demo`` twice
 in this repository and reports the second, when everything is installed.
+
+The second table is what checking a bundle costs of that: the SHA-256 of all its bytes when it is opened, and of each engine
+once more when it is read. It is in processor time of one thread, for the demo's bundle and for one of a ResNet-50's size,
+which has random bytes in the place of networks: a digest takes as long.
 """
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -18,9 +23,12 @@ from pathlib import Path
 import numpy as np
 from _common import Row, Table, parser, report
 
+from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, open_bundle, write_bundle
+from edge_resnet.companion import engines_of
 from edge_resnet.demo import TEST
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+RESNET50_PARAMETERS = 25_557_032
 
 IMPORT = """
 import time
@@ -58,6 +66,46 @@ def wall(*command: object) -> Callable[[], float]:
     return run
 
 
+def of_resnet50s_size(small: Path, path: Path) -> Path:
+    """A bundle with the members of a small one, its networks as large as a ResNet-50's."""
+    bundle = open_bundle(small)
+    members = {name: bundle.read(name) for name in bundle.names}
+    engines = {entry.member for entry in bundle.manifest.engines}
+    int8 = [name for name in members if name in engines or name == QDQ_MEMBER]
+    random = np.random.default_rng(0)
+    sizes = {FP32_MEMBER: RESNET50_PARAMETERS * 4, **dict.fromkeys(int8, RESNET50_PARAMETERS)}
+    write_bundle(path, bundle.manifest, members | {name: random.bytes(size) for name, size in sizes.items()})
+    return path
+
+
+def checks(path: Path, runs: int) -> list[Row]:
+    """What opening a bundle and reading its engines takes, and what of it is hashing; milliseconds of processor time."""
+    bundle = open_bundle(path)
+
+    def spent(work: Callable[[], object]) -> float:
+        work()
+        found = []
+        for _ in range(runs):
+            start = time.process_time()
+            work()
+            found.append(1e3 * (time.process_time() - start))
+        return float(np.median(found))
+
+    def digests() -> None:
+        for each in engines:
+            hashlib.sha256(each.data)
+
+    engines = engines_of(path, bundle).values()
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    read, opened = spent(path.read_bytes), spent(lambda: open_bundle(path))
+    return [
+        (size, "reading the file", f"{read:.1f} ms"),
+        (size, "its digest, and the manifest", f"{opened - read:.1f} ms"),
+        (size, "taking the engines out of it, checked", f"{spent(lambda: engines_of(path, bundle)):.1f} ms"),
+        (size, "of that, their digests", f"{spent(digests):.1f} ms"),
+    ]
+
+
 def row(name: str, seconds: Callable[[], float], runs: int) -> Row:
     """Median and slowest of some runs, behind one that fills the file cache."""
     seconds()
@@ -82,9 +130,18 @@ def main() -> None:
             row("edge-resnet --help", wall(command, "--help"), options.runs),
             row("edge-resnet classify, one image", wall(command, "classify", bundle, image), options.runs),
         ]
+        costs = [
+            each
+            for path in (bundle, of_resnet50s_size(bundle, Path(folder) / "large.edge"))
+            for each in checks(path, 5)
+        ]
     if options.make_demo:
         rows.append(row("make demo, the second time", wall("make", "demo"), 1))
-    report([Table("Time until something happens", ("what", "median", "slowest", "runs"), rows)], options.json)
+    tables = [
+        Table("Time until something happens", ("what", "median", "slowest", "runs"), rows),
+        Table("Checking a bundle, processor time", ("bundle", "what", "median"), costs),
+    ]
+    report(tables, options.json)
 
 
 if __name__ == "__main__":

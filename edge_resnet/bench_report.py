@@ -14,7 +14,6 @@ import numpy as np
 
 from edge_resnet.benchmark import Latency, Throughput, measure_against, measure_latency, measure_throughput
 from edge_resnet.breakdown import Breakdown, measure_breakdown
-from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import EngineError
 from edge_resnet.limits import check_file, parse_json
@@ -102,7 +101,7 @@ def bench(
         latencies = measure_against(bundle, target, against, runs, progress, trust)
     with closing(Runtime(bundle, target=target, trust=trust)) as runtime:
         if against is None:
-            latencies = tuple(measure_latency([runtime], [open_bundle(bundle, trust).manifest.precision], runs))
+            latencies = tuple(measure_latency([runtime], [runtime.reopen().manifest.precision], runs))
         breakdown = measure_breakdown(runtime, source)
         throughput = tuple(measure_throughput(runtime.engine))
     return BenchReport(latencies, breakdown, throughput, before, machine_state())
@@ -143,8 +142,7 @@ def compare_bundles(first: Path, second: Path, target: str | None, runs: int, tr
             opened.enter_context(closing(Runtime(path, target=target, trust=trust))) for path in (first, second)
         ]
         ours, theirs = measure_latency(runtimes, [str(first), str(second)], runs)
-    reports = [(open_bundle(path, trust).manifest.accuracy or {}) for path in (first, second)]
-    accuracy = [report.get(runtime.target) for report, runtime in zip(reports, runtimes, strict=True)]
+    accuracy = [(runtime.reopen().manifest.accuracy or {}).get(runtime.target) for runtime in runtimes]
     one, two = (report if isinstance(report, dict) else None for report in accuracy)
     return Comparison((ours, theirs), (one, two), ())
 

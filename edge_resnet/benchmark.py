@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.bundle import open_bundle
 from edge_resnet.engines.engine import Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
@@ -99,7 +98,6 @@ def measure_against(
     """
     from edge_resnet.compiling import compile_float  # needs onnx, which running alone does not
 
-    opened = open_bundle(bundle, trust)
     with ExitStack() as engines:
         runtime = engines.enter_context(closing(Runtime(bundle, target=target, trust=trust)))
         if runtime.frames is not None:
@@ -107,7 +105,7 @@ def measure_against(
                 f"the engine for {runtime.target} prepares frames of {runtime.frames} itself, and the other would not: "
                 f"compile it without --frames to compare"
             )
-        found = target_named(runtime.target)
+        opened, found = runtime.reopen(), target_named(runtime.target)
         compiled = compile_float(opened, found, precision, progress)
         other = engines.enter_context(engine_class(found.kind)(compiled.data))
         device = runtime.engine.device()

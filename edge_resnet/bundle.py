@@ -174,6 +174,11 @@ class Bundle:
         return signed(self._data, self._seal, signatures)
 
     @property
+    def file(self) -> bytes:
+        """The whole file, as it was when it was checked."""
+        return self._data
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The members in the order in which they are stored, without the manifest."""
         return tuple(self._entries)

@@ -141,8 +141,8 @@ class _Window:
 class DriftMonitor:
     """Watches a runtime's frames and answers for drift; in constant memory, from any number of threads.
 
-        drift = DriftMonitor(edge_resnet.open_bundle("model.edge"), every=30, notify=print)
         with Classifier("model.edge") as classify:
+            drift = DriftMonitor(classify.reopen(), every=30, notify=print)
             classify.watch(drift)
 
     Args:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_resnet.bundle import Bundle
 from edge_resnet.errors import BundleError
+from edge_resnet.limits import parse_json
 
 MEMBER = "drift.json"
 """Of a bundle; one that was built before there was a reference has none."""
@@ -89,7 +90,7 @@ class Reference:
                 f"bundle '{bundle.manifest.name}' does not say what its images looked like: build it again"
             )
         try:
-            return cls.from_json(json.loads(bundle.read(MEMBER)))
+            return cls.from_json(parse_json(bundle.read(MEMBER)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BundleError(
                 f"{MEMBER} of bundle '{bundle.manifest.name}' is damaged ({error}): build it again"

@@ -15,6 +15,7 @@ from edge_resnet.engines.roofline import BYTES, Constants, Launch, all_seconds, 
 from edge_resnet.engines.specification import Hardware, Mode, hardware_named
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, ModelError
+from edge_resnet.trust import refuse_trust
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,7 +83,13 @@ class Estimate:
 
 
 def estimate(
-    model: str, target: str, *, precision: str | None = None, power: str | None = None, batch: int = 1
+    model: str,
+    target: str,
+    *,
+    precision: str | None = None,
+    power: str | None = None,
+    batch: int = 1,
+    trust: Path | None = None,
 ) -> Estimate:
     """Estimates from a roofline over the network's launches, fitted to published measurements (``docs/estimate.md``).
 
@@ -92,8 +99,10 @@ def estimate(
         precision: None is a bundle's own, otherwise the lowest that can be estimated there.
         power: a power mode, such as ``15W``; None is the fastest.
         batch: images computed together.
+        trust: of a bundle, as ``open_bundle`` takes it.
 
     Raises:
+        TrustError: no trusted key has signed the bundle.
         ModelError: the network cannot be read, or has shapes that are not fixed.
         EngineError: no estimate can be made for this device, power mode or precision.
     """
@@ -101,7 +110,7 @@ def estimate(
     assert hardware.target is not None
     compiled_for = target_named(hardware.target)
     mode = hardware.mode(power)
-    own, launches = _launches(model)
+    own, launches = _launches(model, trust)
     chosen = _precision(hardware, compiled_for, precision or own)
     return _estimated(hardware, mode, chosen, batch, tuple(launch.batched(batch) for launch in launches))
 
@@ -151,15 +160,16 @@ def _estimated(hardware: Hardware, mode: Mode, precision: str, batch: int, launc
     )
 
 
-def _launches(model: str) -> tuple[str | None, tuple[Launch, ...]]:
+def _launches(model: str, trust: Path | None) -> tuple[str | None, tuple[Launch, ...]]:
     """A bundle's precision, if it is one, and the launches of the network for one image."""
     from edge_resnet.launches import architecture_launches, launches_of  # onnx is loaded only where a network is read
     from edge_resnet.onnx_file import parse_onnx, read_onnx
 
     path = Path(model)
     if path.suffix == BUNDLE_SUFFIX:
-        bundle = open_bundle(path)
+        bundle = open_bundle(path, trust)
         return bundle.manifest.precision, launches_of(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER), model)
+    refuse_trust(path, trust)
     if path.suffix == ".onnx":
         return None, launches_of(read_onnx(path), model)
     if path.suffix:

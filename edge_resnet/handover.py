@@ -24,6 +24,7 @@ from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecFiles, TrtexecInpu
 from edge_resnet.errors import EngineError
 from edge_resnet.handover_network import HandedNetwork, calibrated_network, handed_network, stripped_network
 from edge_resnet.onnx_file import described, parse_onnx
+from edge_resnet.trust import refuse_trust
 
 MODEL, ENGINE, CACHE, LABELS, FACTS = "model.onnx", "model.engine", "calibration.cache", "labels.txt", "model.json"
 BUILD, README = "build.sh", "README.txt"
@@ -47,6 +48,8 @@ class HandoverOrder:
     table: Path | None = None
     """A calibration table, which shall be such a cache."""
     options: BuildOptions = DEFAULTS
+    trust: Path | None = None
+    """Of a bundle, as ``open_bundle`` takes it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def hand_over(order: HandoverOrder) -> Handover:
     """Makes everything that the device needs; writes nothing.
 
     Raises:
+        TrustError: no trusted key has signed the bundle.
         EngineError: the target is no Jetson, or its TensorRT cannot do what the options ask for.
         EdgeResnetError: the source cannot be used.
     """
@@ -144,10 +148,11 @@ def _check_dla(target: Target, jetpack: JetPack, order: HandoverOrder) -> None:
 
 def _network(order: HandoverOrder, engine: type[Engine], jetpack: JetPack) -> HandedNetwork:
     if order.table is not None:
+        refuse_trust(order.source, order.trust)
         return calibrated_network(order.source, order.table, version_digits(jetpack.tensorrt))
     if order.implicit:
-        return stripped_network(order.source, engine, version_digits(jetpack.tensorrt))
-    return handed_network(order.source, engine, typed=_major(jetpack) >= STRONG_TYPING[0])
+        return stripped_network(order.source, engine, version_digits(jetpack.tensorrt), order.trust)
+    return handed_network(order.source, engine, order.trust, typed=_major(jetpack) >= STRONG_TYPING[0])
 
 
 def _major(jetpack: JetPack) -> int:

@@ -18,6 +18,7 @@ from edge_resnet.errors import EngineError
 from edge_resnet.onnx_file import parse_onnx, read_metadata, serialise
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.quantize_files import open_calibrated, open_table
+from edge_resnet.trust import refuse_trust
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,23 @@ class _Source:
     preprocessing: Preprocessing | None
 
 
-def handed_network(source: Path, engine: type[Engine], *, typed: bool) -> HandedNetwork:
+def handed_network(source: Path, engine: type[Engine], trust: Path | None = None, *, typed: bool) -> HandedNetwork:
     """A bundle's or an ONNX file's network, with Q/DQ where it is INT8.
 
     Args:
         source: a bundle, or an ONNX file of ours.
         engine: the kind of engine that it becomes.
+        trust: of a bundle, as ``open_bundle`` takes it.
         typed: whether the graph has the engine's types, as TensorRT 10 and newer take them; else it is FP32, weights
             included, and flags say what the engine shall be.
 
     Raises:
+        TrustError: no trusted key has signed the bundle.
         EngineError: the bundle has nothing for this kind of engine.
         GateError: the bundle's own gate refused its network.
         ModelError: the ONNX file is missing, cannot be used, or has Q/DQ that TensorRT would misread.
     """
-    found = _open(source, engine)
+    found = _open(source, engine, trust)
     return HandedNetwork(
         found.typed if typed else _untyped(found), None, found.precision, found.labels, found.preprocessing
     )
@@ -70,13 +73,13 @@ def _untyped(found: _Source) -> bytes:
     return serialise(float_weights(found.model) if found.precision == "int8" else found.model)
 
 
-def stripped_network(source: Path, engine: type[Engine], version: str) -> HandedNetwork:
+def stripped_network(source: Path, engine: type[Engine], version: str, trust: Path | None = None) -> HandedNetwork:
     """The same network without Q/DQ, its scales in a calibration cache for TensorRT of a version in digits.
 
     Raises:
         EngineError: it is not INT8; and what ``handed_network`` raises.
     """
-    found = _open(source, engine)
+    found = _open(source, engine, trust)
     if found.precision != "int8":
         raise EngineError(f"{source} is {found.precision}: a calibration cache is for INT8; leave it out")
     stripped = strip_qdq(found.model)
@@ -84,15 +87,16 @@ def stripped_network(source: Path, engine: type[Engine], version: str) -> Handed
     return HandedNetwork(serialise(stripped.model), cache, "int8", found.labels, found.preprocessing)
 
 
-def _open(source: Path, engine: type[Engine]) -> _Source:
+def _open(source: Path, engine: type[Engine], trust: Path | None) -> _Source:
     if source.suffix != BUNDLE_SUFFIX:
+        refuse_trust(source, trust)
         lowered = lowered_from_onnx(source, engine)
         known = read_metadata(lowered.evaluated_as, str(source))
         refuse_misread(lowered.evaluated_as)
         return _Source(
             lowered.evaluated_as, lowered.compiled_from, lowered.precision, known.labels, known.preprocessing
         )
-    bundle = open_bundle(source)
+    bundle = open_bundle(source, trust)
     require_not_refused(source, bundle, engine)
     manifest = bundle.manifest
     lowered = lowered_from_bundle(source, bundle, engine)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, SBOM_MEMBER, open_bundle
-from edge_resnet.companion import read_record
+from edge_resnet.companion import engines_of, read_record
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
@@ -49,24 +49,25 @@ def verify_bundle(path: Path, trust: Path | None = None) -> list[dict[str, Any]]
         trust: as ``open_bundle`` takes it.
 
     Returns:
-        For each target ``{target, passed, sqnr_db, why_not}``; ``passed`` is None where the engine does not run here.
+        For each target ``{target, passed, sqnr_db, why_not}``; ``passed`` is None where the engine does not run here. An
+        engine beside the bundle counts, before one inside it, as when the bundle is loaded.
     """
     if path.suffix != ".edge":
         raise BundleError(f"{path} is no bundle: only bundles hold golden samples")
     bundle = open_bundle(path, trust)
     bundle.verify_members()
     found: list[dict[str, Any]] = []
-    for entry in bundle.manifest.engines:
-        target = target_named(entry.target).at(entry.precision)
-        kind = engine_class(target.kind)
-        why_not = "deferred: not compiled yet" if entry.member is None else kind.why_not_run(target)
+    compiled = engines_of(path, bundle)
+    for name in dict.fromkeys((*(entry.target for entry in bundle.manifest.engines), *compiled)):
+        target = target_named(name).at(bundle.manifest.precision)
+        why_not = engine_class(target.kind).why_not_run(target) if name in compiled else "deferred: not compiled yet"
         if why_not is not None:
-            found.append({"target": entry.target, "passed": None, "sqnr_db": None, "why_not": why_not})
+            found.append({"target": name, "passed": None, "sqnr_db": None, "why_not": why_not})
             continue
-        engine = find_engine(path, bundle, entry.target)
+        engine = find_engine(path, bundle, name)
         with opened(path, engine) as runs:
             result = replayed(bundle, engine, runs)
-        found.append({"target": entry.target, "passed": result.passed, "sqnr_db": result.sqnr_db, "why_not": None})
+        found.append({"target": name, "passed": result.passed, "sqnr_db": result.sqnr_db, "why_not": None})
     return found
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.bundle import open_bundle
+from edge_resnet.bundle import Bundle, open_bundle
 from edge_resnet.engines.engine import Engine
-from edge_resnet.errors import EngineError, ImageError
+from edge_resnet.errors import BundleError, EngineError, ImageError
 from edge_resnet.frames import CameraFrame, FrameColor, color_named
 from edge_resnet.images import read_image
 from edge_resnet.loading import Fallback, LoadPlan, Verify, chosen, load
@@ -131,9 +131,13 @@ class Runtime:
         fallback: str | Fallback = Fallback.REFUSE,
     ) -> None:
         path = Path(path)
+        self.path = path
         self.color = color_named(color)
         plan = LoadPlan(chosen(Verify, "verify", verify), chosen(Fallback, "fallback", fallback), cuda)
         bundle = open_bundle(path, trust)
+        self.digest = bundle.digest
+        """SHA-256 of the bundle that the engine is of, in hex."""
+        self._trust = trust
         self.engine: Engine
         found, self.engine = load(path, bundle, target, plan)
         self.target, self.why = found.target.name, found.why
@@ -147,6 +151,18 @@ class Runtime:
         """What the engine runs on, in words."""
         self._watchers: tuple[Watcher, ...] = ()
         self._lock, self._counts = Lock(), Counter[str]()
+
+    def reopen(self) -> Bundle:
+        """Opens the bundle again, by the same trust, for what else is in it: the runtime keeps its engine alone.
+
+        Raises:
+            BundleError: another one lies there by now, which this engine is not of; or it cannot be read any more.
+            TrustError: no trusted key has signed what lies there.
+        """
+        bundle = open_bundle(self.path, self._trust)
+        if bundle.digest != self.digest:
+            raise BundleError(f"bundle '{self.path}' has become another one since its engine was loaded: start again")
+        return bundle
 
     @property
     def camera_color(self) -> FrameColor:

@@ -62,8 +62,7 @@ class _Waiting:
 class Shadow:
     """Compares a runtime's answers with FP32's; close it, or use it in a ``with`` block.
 
-        bundle = edge_resnet.open_bundle("model.edge")
-        with Classifier("model.edge") as classify, Shadow(bundle, every=100, least=0.95) as shadow:
+        with Classifier("model.edge") as classify, Shadow(classify.reopen(), every=100, least=0.95) as shadow:
             classify.watch(shadow)
 
     Args:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def load_key(path: Path, ask: Callable[[], str]) -> SigningKey:
         ask: gives the passphrase; called only for a key that has one, where ``EDGE_RESNET_PASSPHRASE`` is not set.
 
     Raises:
-        EdgeResnetError: it cannot be read, is no such key, or the passphrase is another.
+        EdgeResnetError: it cannot be read, anybody may read it, it is no such key, or the passphrase is another.
         UnavailableError: ``cryptography`` is not installed.
     """
     require_cryptography()
@@ -123,6 +124,10 @@ def load_key(path: Path, ask: Callable[[], str]) -> SigningKey:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_KEY:
             raise EdgeResnetError(f"key {path} is not there, or no key file: {wanted}")
+        if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise EdgeResnetError(
+                f"key {path} can be read or written by anybody on this machine: run `chmod 600 {path}`"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise EdgeResnetError(f"key {path} cannot be read: {error.strerror}: {wanted}") from error

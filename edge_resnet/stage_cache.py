@@ -23,7 +23,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edge_resnet.cache_folder import cache_folder
+from edge_resnet.cache_folder import cache_folder, read_own, why_not_own
 from edge_resnet.engines.ort import cpu_name
 from edge_resnet.errors import BundleError, EdgeResnetError, OutputError
 from edge_resnet.output import write_atomically
@@ -87,7 +87,7 @@ class StageCache:
 
     def get(self, work: Work) -> Members | None:
         """What the stage has made before; None when it is not here, not whole, or not to be trusted."""
-        if self.folder is None or self._why_not_trusted(self.folder) is not None:
+        if self.folder is None:
             return None
         path = self._path(self.folder, work)
         found = _read(path)
@@ -108,9 +108,12 @@ class StageCache:
             return None
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            why_not = self._why_not_trusted(self.folder)
+            why_not = why_not_own(self.folder)
             if why_not is not None:
-                return why_not
+                return (
+                    f"finished stages are not kept ({why_not}, and what lies there goes into bundles): chmod it to 700, "
+                    f"or choose another place with EDGE_RESNET_CACHE"
+                )
             write_atomically(self._path(self.folder, work), seal({_ABOUT: _about(work), **members}))
         except (OSError, EdgeResnetError) as error:
             return f"finished stages are not kept ({error}): choose another place with EDGE_RESNET_CACHE"
@@ -169,19 +172,6 @@ class StageCache:
             with suppress(OSError):
                 path.unlink()
 
-    @staticmethod
-    def _why_not_trusted(folder: Path) -> str | None:
-        try:
-            found = folder.stat()
-        except OSError:
-            return None  # it is not there, and holds nothing
-        if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return (
-                f"finished stages are not kept ('{folder}' is another user's, or others may write to it, and what lies "
-                f"there goes into bundles): chmod it to 700, or choose another place with EDGE_RESNET_CACHE"
-            )
-        return None
-
 
 def users_cache() -> StageCache:
     """The finished stages of this user, in ``cache_folder()``."""
@@ -207,9 +197,9 @@ def _about_of(members: Members) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, bytes] | None:
-    """The members of an entry; None when it is not there or not whole."""
+    """The members of an entry; None when it is not there, not whole, or can be another user's."""
     try:
-        data = path.read_bytes()
+        data = read_own(path.parent, path.name)
         members = entries_of(data, read_seal(data))
     except (OSError, BundleError):
         return None

@@ -1,8 +1,8 @@
 """What compilers have measured, kept from build to build: one file for each device and version of TensorRT.
 
 TensorRT chooses its kernels by timing them, which is most of a build; with its timing cache the next build on the device
-takes seconds in the place of minutes. The files are in ``cache_folder()`` and may be deleted at any time. Where they cannot
-be read or written, builds just take longer.
+takes seconds in the place of minutes. The files are in ``timings`` in ``cache_folder()`` and may be deleted at any time.
+Where they cannot be read or written, or others can have written them, builds just take longer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from edge_resnet.cache_folder import cache_folder
+from edge_resnet.cache_folder import cache_folder, read_own
 from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
@@ -30,7 +30,7 @@ def compile_engine(
     name, folder = engine.timing_cache_name(target), cache_folder()
     if name is None or folder is None:
         return engine.compile(model, target, options, progress)
-    path = folder / f"{name}.timing"
+    path = folder / "timings" / f"{name}.timing"
     compiled = engine.compile(model, target, replace(options, timing_cache=_read(path)), progress)
     if compiled.timing_cache:
         _write(path, compiled.timing_cache)
@@ -39,12 +39,12 @@ def compile_engine(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_own(path.parent, path.name)
     except OSError:
         return b""
 
 
 def _write(path: Path, data: bytes) -> None:
     with suppress(OSError, OutputError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, data)

@@ -71,7 +71,9 @@ class TritonModel:
     labels: tuple[str, ...] | None
 
 
-def triton_model(bundle_path: Path, target: str | None, batching: Batching, name: str | None = None) -> TritonModel:
+def triton_model(
+    bundle_path: Path, target: str | None, batching: Batching, name: str | None = None, trust: Path | None = None
+) -> TritonModel:
     """Makes a model of a bundle's engine.
 
     Args:
@@ -79,13 +81,15 @@ def triton_model(bundle_path: Path, target: str | None, batching: Batching, name
         target: whose engine; None takes the FP32 ONNX, for ONNX Runtime on a GPU.
         batching: the largest batch must be one that the engine was compiled for.
         name: the model's; None is the bundle's.
+        trust: of the bundle, as ``open_bundle`` takes it; of an engine beside it too.
 
     Raises:
+        TrustError: no trusted key has signed it.
         BundleError: the bundle cannot be used, or its name is none for a folder.
         EngineError: Triton has no back end for this kind of engine.
         UnavailableError: the bundle has no engine for the target yet.
     """
-    bundle = open_bundle(bundle_path)
+    bundle = open_bundle(bundle_path, trust)
     called = bundle.manifest.name if name is None else name
     if not _NAME.fullmatch(called):
         raise BundleError(

@@ -78,12 +78,14 @@ def required(given: str | Path | None) -> tuple[TrustedKeys, ...]:
         Nothing where nobody asks for trust.
 
     Raises:
-        EdgeResnetError: a folder has no keys, or one that cannot be used.
+        EdgeResnetError: a folder has no keys, or one that cannot be used; or one of the two is empty text.
         UnavailableError: ``cryptography`` is not installed.
     """
     operator = os.environ.get(VARIABLE)
     if operator == "":
         raise EdgeResnetError(f"{VARIABLE} is set, but empty: {_ADVICE}, or unset it")
+    if given == "":  # Path("") is the current folder
+        raise EdgeResnetError(f"trust is empty text: {_ADVICE}; None asks for none")
     sources = dict.fromkeys(Path(each) for each in (given, operator) if each is not None)
     return tuple(read_keys(source) for source in sources)
 
@@ -101,10 +103,12 @@ def refuse_trust(file: Path, given: Path | None) -> None:
 def read_keys(source: Path) -> TrustedKeys:
     """Reads a folder's ``.pub`` files, or one such file; every one of them must be usable.
 
-    Links are followed, as a mounted secret needs it. What anybody on the machine may write is no ground for trust.
+    Links are followed, as a mounted secret needs it. What anybody on the machine may write or replace is no ground for
+    trust.
 
     Raises:
-        EdgeResnetError: there are none, or one is no Ed25519 public key, cannot be read, or may be written by anybody.
+        EdgeResnetError: there are none, or one is no Ed25519 public key, cannot be read, or may be written or
+            replaced by anybody.
         UnavailableError: ``cryptography`` is not installed.
     """
     try:
@@ -112,6 +116,9 @@ def read_keys(source: Path) -> TrustedKeys:
         for place in dict.fromkeys((source, *files)):
             if place.stat().st_mode & stat.S_IWOTH:
                 raise EdgeResnetError(f"trusted keys: anybody may write {place}: run `chmod o-w {place}`")
+            above = place.resolve().parent
+            if above.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+                raise EdgeResnetError(f"trusted keys: anybody may replace {place}: run `chmod o-w {above}`")
         names = {_read_key(file): file.name for file in reversed(files)}
     except OSError as error:
         raise EdgeResnetError(f"trusted keys {source} cannot be read: {error.filename}: {error.strerror}") from error

@@ -9,7 +9,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from edge_resnet.models import (
     create_model,
 )
 from edge_resnet.preprocessing import NAMED, Preprocessing
+from edge_resnet.torch_archive import check_unpacked
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net"),
@@ -263,12 +263,12 @@ def _set_epsilon(model: ResNet, epsilon: float) -> None:
 
 def _read_torch(path: Path) -> object:
     """Reads what ``torch.save`` wrote, if it is plain data and tensors."""
-    _check_unpacked(path)
     try:
+        check_unpacked(path)
         with warnings.catch_warnings():  # what torch warns of here, it refuses next
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, EdgeResnetError):
         raise
     except Exception as error:  # damaged files lead it to any: RuntimeError, KeyError, UnicodeDecodeError, EOFError, …
         if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
@@ -279,20 +279,6 @@ def _read_torch(path: Path) -> object:
             f"{path} is no checkpoint of tensors only{found}: "
             "re-save the weights alone, torch.save(model.state_dict(), 'weights.pth')"
         ) from error
-
-
-def _check_unpacked(path: Path) -> None:
-    """Refuses an archive whose members are larger than the limit unpacked: torch's are not compressed, others' may be."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return  # the older form, or damaged: torch will say
-    except (
-        NotImplementedError
-    ) as error:  # a zip of a later version, as it says: torch does not look, and would unpack it
-        raise _damaged(path) from error
-    check(size, "checkpoint_bytes", str(path), ModelError, "bytes unpacked")
 
 
 def _read_safetensors(path: Path) -> object:

@@ -185,7 +185,7 @@ def _number(text: str) -> int | None:
 
 
 @contextmanager
-def watched(bundle: Path, classify: edge_resnet.Classifier) -> Iterator[Callable[[], bytes]]:
+def watched(classify: edge_resnet.Classifier) -> Iterator[Callable[[], bytes]]:
     """Watches for drift, runs every hundredth request through FP32 too, and gives the page for Prometheus."""
     from prometheus_client import CollectorRegistry, generate_latest
 
@@ -193,7 +193,7 @@ def watched(bundle: Path, classify: edge_resnet.Classifier) -> Iterator[Callable
     from edge_resnet.prometheus import Sources, export
     from edge_resnet.shadow import Shadow
 
-    opened, registry = edge_resnet.open_bundle(bundle), CollectorRegistry()
+    opened, registry = classify.reopen(), CollectorRegistry()
     with Shadow(opened, every=100) as shadow:
         drift = DriftMonitor(opened)
         classify.watch(drift, shadow)
@@ -213,7 +213,7 @@ def main() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many
     with ExitStack() as opened:
         classify = opened.enter_context(edge_resnet.Classifier(args.bundle))
-        metrics = opened.enter_context(watched(args.bundle, classify)) if args.metrics else None
+        metrics = opened.enter_context(watched(classify)) if args.metrics else None
         service = opened.enter_context(Service((args.host, args.port), classify, metrics))
 
         def stop(number: int, frame: object) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -54,7 +53,7 @@ def screen(json: bool) -> Iterator[Display]:
 
 
 @contextmanager
-def page(classify: Classifier, camera: Camera, bundle: Path, address: tuple[str, int], json: bool) -> Iterator[Display]:
+def page(classify: Classifier, camera: Camera, address: tuple[str, int], json: bool) -> Iterator[Display]:
     """Serves a page, and says where; it stays when the source has ended.
 
     Raises:
@@ -72,7 +71,7 @@ def page(classify: Classifier, camera: Camera, bundle: Path, address: tuple[str,
             print("the source has ended; the page stays until Ctrl-C", file=note, flush=True)
             over.wait()
 
-    with Board(classify, camera, bundle) as board, serving(board, where) as url:
+    with Board(classify, camera) as board, serving(board, where) as url:
         print(url, file=note)
         if where.is_loopback:
             port = url.rstrip("/").rpartition(":")[2]

@@ -12,10 +12,19 @@ import typer
 from edge_resnet.errors import EdgeResnetError
 from edge_resnet.signing import PASSPHRASE
 
+
+def _keys(text: str) -> Path:
+    """A path, which is never empty text, as a lost variable gives it: that would be the current folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: give a folder of `.pub` files, or one, or leave --trust out")
+    return Path(text)
+
+
 Trust = Annotated[
     Path | None,
     typer.Option(
         "--trust",
+        parser=_keys,
         metavar="KEYS",
         help="Take only bundles signed by one of these: a folder of `.pub` files, or one. EDGE_RESNET_TRUST always does.",
     ),

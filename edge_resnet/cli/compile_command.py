@@ -68,14 +68,14 @@ def run(
         raise EngineError("--explain is for networks that take prepared frames: leave --frames out")
     if explain and output is not None:
         raise EngineError("--explain writes nothing: leave -o out")
-    if explain and (sign_with is not None or trust is not None):
-        raise EngineError("--explain writes nothing: leave --sign-with out, and set EDGE_RESNET_TRUST for --trust")
+    if explain and sign_with is not None:
+        raise EngineError("--explain writes nothing: leave --sign-with out")
     if jetpack is not None and not explain:
         raise EngineError("--jetpack is for --explain: what compiles here is the TensorRT that is installed")
     if explain:
         from edge_resnet.handover import HandoverOrder
 
-        _explain(HandoverOrder(source, target, jetpack, options=options), json)
+        _explain(HandoverOrder(source, target, jetpack, options=options, trust=trust), json)
         return
     place = output or default_output(source, target)
     check_writable(place, source)

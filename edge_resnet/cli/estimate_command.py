@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+from edge_resnet.cli._trust import Trust
 
 
 def run(
@@ -18,6 +19,7 @@ def run(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 1,
     layers: Annotated[bool, typer.Option("--layers", help="Show the time of each launch too.")] = False,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Estimates speed and memory on a device that is not here, with a range. Nothing is measured.
@@ -26,7 +28,7 @@ def run(
     """
     from edge_resnet.estimate import estimate
 
-    found = estimate(model, target, precision=precision, power=power, batch=batch)
+    found = estimate(model, target, precision=precision, power=power, batch=batch, trust=trust)
     if json:
         shown = [{"name": e.name, "kind": e.kind, "mmac": e.mmac, "ms": e.ms} for e in found.layers]
         print_json({**found.to_json(), **({"layers": shown} if layers else {})})

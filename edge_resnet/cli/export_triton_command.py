@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, say
+from edge_resnet.cli._trust import Trust
 from edge_resnet.errors import EngineError
 
 
@@ -24,6 +25,7 @@ def run(
     queue_delay: Annotated[
         int, typer.Option("--queue-delay-us", metavar="N", min=0, help="How long a request may wait for others.")
     ] = 100,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Writes a model for NVIDIA's Triton Inference Server: engine, configuration with dynamic batching, labels.
@@ -37,7 +39,7 @@ def run(
 
     if (target is None) != onnx:
         raise EngineError("give either --target, whose engine Triton shall run, or --onnx")
-    model = triton_model(bundle, target, Batching(max_batch, queue_delay), name)
+    model = triton_model(bundle, target, Batching(max_batch, queue_delay), name, trust)
     place = write_triton(output, model, version)
     if json:
         file = place / model.backend.file

@@ -11,6 +11,7 @@ import typer
 from edge_resnet.cli._console import JsonFlag, print_json, say
 from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.cli._handover import Jetpack
+from edge_resnet.cli._trust import Trust
 from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.output import check_new, write_folder
 
@@ -39,6 +40,7 @@ def run(
     refit: Refit = None,
     strip_weights: Strip = None,
     dla: Dla = None,
+    trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
     """Hands a network to a Jetson that compiles it with NVIDIA's trtexec: JetPack 5, or DLA. No Python is needed there.
@@ -53,7 +55,7 @@ def run(
     given = Flags(
         batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
     )
-    made = hand_over(HandoverOrder(source, target, jetpack, implicit, table, given.over(DEFAULTS)))
+    made = hand_over(HandoverOrder(source, target, jetpack, implicit, table, given.over(DEFAULTS), trust))
     write_folder(output, made.files)
     if json:
         print_json({"folder": str(output), **made.to_json(), "files": sorted(made.files)})

@@ -63,7 +63,7 @@ def run(
             latest=not Path(source).is_dir(),  # a folder has no time to keep up with
             color=classify.camera_color,
         ) as camera,
-        page(classify, camera, chosen, address, json) if web else screen(json) as display,
+        page(classify, camera, address, json) if web else screen(json) as display,
         _ending(seconds, camera) as over,
     ):
         try:

@@ -67,8 +67,8 @@ def push(
         TrustError: no trusted key has signed it.
         UnavailableError: the registry cannot be reached or written.
     """
-    digest = open_bundle(bundle, trust).digest
-    data = bundle.read_bytes()
+    opened = open_bundle(bundle, trust)
+    digest, data = opened.digest, opened.file  # not read again: another file may lie there by now
     kept, sent = described(data, digest), 0
     with progress.stage(f"push {reference}", len(data)):
         for part in parts_of(data):
@@ -107,9 +107,10 @@ def pull(
     whole = folder / "whole.edge"
     write_atomically(whole, _joined(folder, kept))
     try:
-        if open_bundle(whole, trust).digest != kept.digest:
+        opened = open_bundle(whole, trust)
+        if opened.digest != kept.digest:
             raise RegistryError(f"{registry.address}: '{reference}' is not the bundle that it says: push it again")
-        write_atomically(output, whole.read_bytes())
+        write_atomically(output, opened.file)
     finally:
         whole.unlink()
     shutil.rmtree(folder)

@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_resnet.benchmark import Latency, measure_latency
 from edge_resnet.breakdown import Breakdown, measure_breakdown
-from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, Manifest, open_bundle
+from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, Manifest
 from edge_resnet.calibration.quantizer_noise import QuantizedTensor, quantizer_noise
-from edge_resnet.errors import UnavailableError
+from edge_resnet.errors import BundleError, UnavailableError
 from edge_resnet.golden import read_golden
 from edge_resnet.machine import MachineState, machine_state
 from edge_resnet.onnx_file import parse_onnx
@@ -67,22 +67,22 @@ class Evidence:
         return tuple(chain.from_iterable(self.rows))
 
 
-def gather(path: Path, disagreement: Mapping[str, Disagreement], trust: Path | None = None) -> Evidence:
+def gather(path: Path, bundle: Bundle, disagreement: Mapping[str, Disagreement], trust: Path | None = None) -> Evidence:
     """Reads a bundle and measures what can be measured here.
 
     Args:
         path: a ``.edge`` bundle.
+        bundle: the same, opened.
         disagreement: of its targets, where images were at hand.
         trust: public keys, of which one must have signed it; None asks for none.
 
     Raises:
-        BundleError: it is damaged, or no bundle.
+        BundleError: a member is not what the manifest says, or another bundle lies there by now.
     """
-    bundle = open_bundle(path, trust)
     network = QDQ_MEMBER if QDQ_MEMBER in bundle.names else FP32_MEMBER
     model = parse_onnx(bundle.read(network), network)
     tensors, frames = _tensors(bundle)
-    speed, not_run = _speed(path, bundle.manifest, trust)
+    speed, not_run = _speed(path, bundle, trust)
     return Evidence(
         path=path,
         bytes=path.stat().st_size,
@@ -106,11 +106,13 @@ def _tensors(bundle: Bundle) -> tuple[tuple[QuantizedTensor, ...], int]:
     return quantizer_noise(parse_onnx(bundle.read(QDQ_MEMBER), QDQ_MEMBER), chosen), len(chosen)
 
 
-def _speed(path: Path, manifest: Manifest, trust: Path | None) -> tuple[dict[str, Speed], dict[str, str]]:
+def _speed(path: Path, bundle: Bundle, trust: Path | None) -> tuple[dict[str, Speed], dict[str, str]]:
     speed, not_run = {}, {}
-    for entry in manifest.engines:
+    for entry in bundle.manifest.engines:
         try:
             with closing(Runtime(path, target=entry.target, trust=trust)) as runtime:
+                if runtime.digest != bundle.digest:
+                    raise BundleError(f"bundle '{path}' has become another one meanwhile: make the report again")
                 (latency,) = measure_latency([runtime], [entry.precision], RUNS)
                 speed[entry.target] = Speed(latency, measure_breakdown(runtime), machine_state())
         except UnavailableError as error:

@@ -44,8 +44,10 @@ def write_report(
         ImageError: an image cannot be read, or was used for calibration.
     """
     opened = [(path, open_bundle(path, trust)) for path in bundles]
-    changed = [{} if images is None else _disagreements(path, bundle, images, progress) for path, bundle in opened]
-    subjects = [gather(path, each, trust) for path, each in zip(bundles, changed, strict=True)]
+    subjects = []
+    for path, bundle in opened:
+        changed = {} if images is None else _disagreements(path, bundle, images, progress)
+        subjects.append(gather(path, bundle, changed, trust))
     return _written(output, render(subjects))
 
 
@@ -63,11 +65,12 @@ def report_of_build(
     Returns:
         Bytes written.
     """
-    labels = open_bundle(bundle).manifest.labels
+    opened = open_bundle(bundle)
+    labels = opened.manifest.labels
     if images is None or labels is None:
-        return _written(output, render([gather(bundle, {})]))
+        return _written(output, render([gather(bundle, opened, {})]))
     changed = {target: disagreement(*each, images, labels) for target, each in answers.items()}
-    return _written(output, render([gather(bundle, changed)]))
+    return _written(output, render([gather(bundle, opened, changed)]))
 
 
 def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progress) -> dict[str, Disagreement]:

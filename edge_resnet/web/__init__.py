@@ -1,7 +1,7 @@
 """A live classification as a page on localhost, for a headless device that is watched from another machine's browser.
 
     with Classifier("model.edge") as classify, open_camera("csi://0") as camera:
-        board = Board(classify, camera, Path("model.edge"))
+        board = Board(classify, camera)
         with serving(board, Address()) as url:
             for view in watch(classify, camera):
                 board.put(view)

@@ -8,10 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from edge_resnet.bundle import open_bundle
 from edge_resnet.camera import Camera, CameraStats
 from edge_resnet.classifier import Classifier, Prediction
 from edge_resnet.live import LiveView
@@ -52,18 +50,18 @@ class Board:
     Args:
         classify: what classifies.
         camera: what it looks at.
-        bundle: the path of the classifier's bundle.
 
     Raises:
-        BundleError: the bundle has become another one.
+        BundleError: the classifier's bundle has become another one.
+        TrustError: it has, and no key that the classifier trusts has signed it.
     """
 
-    def __init__(self, classify: Classifier, camera: Camera, bundle: Path) -> None:
-        opened = open_bundle(bundle)
+    def __init__(self, classify: Classifier, camera: Camera) -> None:
+        opened = classify.reopen()
         self._camera, self._labels = camera, classify.labels
         self._facts = {
             "source": camera.source.name,
-            "bundle": bundle.name,
+            "bundle": classify.path.name,
             "network": opened.manifest.architecture or opened.manifest.name,
             "precision": opened.manifest.precision.upper(),
             "target": classify.target,

@@ -13,13 +13,14 @@ import onnxruntime
 import pytest
 
 from edge_resnet import demo, loading
-from edge_resnet.bundle import open_bundle
+from edge_resnet.bundle import EngineEntry, open_bundle, write_bundle
 from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
 from edge_resnet.companion import companion_path, engines_of, read_record
 from edge_resnet.compiling import compile_source, default_output, write_engine
 from edge_resnet.errors import BundleError, TrustError, UnavailableError
 from edge_resnet.images import open_images
+from edge_resnet.inspection import verify_bundle
 from edge_resnet.recipe import Recipe
 from edge_resnet.signing import SigningKey, load_key, make_keys, sign_bundle
 
@@ -196,3 +197,18 @@ def test_a_new_engine_leaves_no_old_signature(engine: Path, bundle: Path, keys: 
     assert engine.with_suffix(".sig").is_file()
     write_engine(made, engine)
     assert not engine.with_suffix(".sig").exists()
+
+
+def test_verification_runs_an_engine_that_was_deferred_and_lies_beside_the_bundle(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    deferred = EngineEntry("cpu", "onnxruntime", "fp32", None, {}, "deferred")
+    manifest = replace(opened.manifest, engines=(*opened.manifest.engines, deferred))
+    write_bundle(bundle, manifest, {name: opened.read(name) for name in opened.names})
+    assert {each["target"]: each["passed"] for each in verify_bundle(bundle)} == {"jetson-orin-nano": None, "cpu": None}
+    write_engine(compile_source(bundle, "cpu"), default_output(bundle, "cpu"))
+    found = {each["target"]: each for each in verify_bundle(bundle)}
+    assert (found["jetson-orin-nano"]["passed"], found["cpu"]["passed"]) == (None, True)
+    opened_again = open_bundle(bundle)
+    write_bundle(bundle, opened.manifest, {name: opened_again.read(name) for name in opened_again.names})
+    write_engine(compile_source(bundle, "cpu"), default_output(bundle, "cpu"))
+    assert [each["target"] for each in verify_bundle(bundle)] == ["jetson-orin-nano", "cpu"], "also one not listed"

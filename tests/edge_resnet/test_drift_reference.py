@@ -84,6 +84,9 @@ def test_a_bundle_of_before_says_what_to_do(quick_bundle: Path, tmp_path: Path) 
 DAMAGES = {
     "no JSON": b"{",
     "no object": b"[]",
+    "deeper than JSON may be": b"[" * 65 + b"]" * 65,
+    "a number that is none": b'{"format": 1, "images": 3, "distributions": {"x": {"mean": NaN, "deviation": 1,'
+    b' "edges": [], "shares": [1]}}}',
     "another format": b'{"format": 2, "images": 3, "distributions": {}}',
     "of nothing": b'{"format": 1, "images": 3, "distributions": {}}',
     "no shares": b'{"format": 1, "images": 3, "distributions": {"x": {"mean": 1, "deviation": 1, "edges": [1]}}}',

@@ -45,7 +45,7 @@ def resnet18() -> tuple[Launch, ...]:
 @pytest.fixture
 def of_resnet18(resnet18: tuple[Launch, ...], monkeypatch: pytest.MonkeyPatch) -> Callable[..., module.Estimate]:
     """``estimate`` of a ResNet-18 that is not exported again each time."""
-    monkeypatch.setattr(module, "_launches", lambda model: (None, resnet18))
+    monkeypatch.setattr(module, "_launches", lambda model, trust: (None, resnet18))
     return lambda target, **options: estimate("resnet18", target, **options)
 
 

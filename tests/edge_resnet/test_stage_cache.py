@@ -181,6 +181,48 @@ def test_a_place_that_is_another_users_is_not_used(folder: Path, monkeypatch: py
     assert cache.get(WORK) is None and "is another user's" in str(cache.keep(WORK, MADE))
 
 
+def test_an_entry_of_another_user_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was put there while all could write; then the folder was changed to 700, as the line above advises."""
+    cache = StageCache(folder)
+    cache.keep(WORK, MADE)
+    (entry,) = folder.iterdir()
+    status = os.fstat
+
+    def of_another(descriptor: int) -> os.stat_result:
+        found = status(descriptor)
+        return os.stat_result((*found[:4], found.st_uid + 1, *found[5:])) if stat.S_ISREG(found.st_mode) else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", of_another)
+        assert cache.get(WORK) is None and cache.entries() == []
+    assert cache.get(WORK) == MADE
+    elsewhere = folder.parent / "elsewhere"
+    entry.rename(elsewhere)
+    entry.symlink_to(elsewhere)
+    assert cache.get(WORK) is None, "nor is a link followed"
+
+
+def test_a_folder_that_is_exchanged_while_it_is_read_makes_no_difference(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may rename the folder puts their own there between the look at its owner and the reading."""
+    StageCache(folder).keep(WORK, MADE)
+    other = tmp_path / "other"
+    StageCache(other).keep(WORK, {"model.onnx": b"another"})
+    opened, calls = os.open, []
+
+    def exchanged(path: str | Path, *arguments: int, **named: int) -> int:
+        descriptor = opened(path, *arguments, **named)
+        if not calls:
+            folder.rename(tmp_path / "away")
+            other.rename(folder)
+        calls.append(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", exchanged)
+    assert StageCache(folder).get(WORK) == MADE and len(calls) > 1
+
+
 def test_a_place_that_cannot_be_written_costs_a_line(folder: Path) -> None:
     folder.parent.parent.joinpath("cache").write_bytes(b"a file where the folder should be")
     reason = StageCache(folder).keep(WORK, MADE)

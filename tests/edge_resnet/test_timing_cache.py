@@ -47,8 +47,15 @@ def test_the_next_build_begins_with_what_was_measured(cache: Path) -> None:
     for target in (NANO, NANO, AGX, NANO):
         compile_engine(Measuring, b"", target, DEFAULTS)
     assert Measuring.seen == [b"", b"x", b"", b"xx"]
-    assert (cache / "measuring-1.0-jetson-orin-nano.timing").read_bytes() == b"xxx"
-    assert len(os.listdir(cache)) == 2
+    assert (cache / "timings" / "measuring-1.0-jetson-orin-nano.timing").read_bytes() == b"xxx"
+    assert len(os.listdir(cache / "timings")) == 2
+
+
+def test_what_others_can_have_written_is_not_given_to_a_compiler(cache: Path) -> None:
+    compile_engine(Measuring, b"", NANO, DEFAULTS)
+    (cache / "timings").chmod(0o777)
+    compile_engine(Measuring, b"", NANO, DEFAULTS)
+    assert Measuring.seen == [b"", b""]
 
 
 def test_a_place_that_cannot_be_written_is_no_failure(cache: Path) -> None:
@@ -62,7 +69,9 @@ def test_a_relative_place_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     compile_engine(Measuring, b"", NANO, DEFAULTS)
-    assert (tmp_path / "home" / ".cache" / "edge-resnet" / "measuring-1.0-jetson-orin-nano.timing").is_file()
+    assert (
+        tmp_path / "home" / ".cache" / "edge-resnet" / "timings" / "measuring-1.0-jetson-orin-nano.timing"
+    ).is_file()
 
 
 def test_a_user_without_a_home_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +87,7 @@ def test_a_user_without_a_home_has_none(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_place_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_RESNET_CACHE", str(tmp_path / "own"))
     compile_engine(Measuring, b"", NANO, DEFAULTS)
-    assert (tmp_path / "own" / "measuring-1.0-jetson-orin-nano.timing").is_file()
+    assert (tmp_path / "own" / "timings" / "measuring-1.0-jetson-orin-nano.timing").is_file()
 
 
 def test_an_engine_kind_that_measures_nothing_is_given_nothing(cache: Path) -> None:

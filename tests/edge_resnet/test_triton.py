@@ -156,6 +156,6 @@ def test_features_have_no_labels(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
 
     opened = open_bundle(bundle)
     features = replace(opened, manifest=replace(opened.manifest, labels=None))
-    monkeypatch.setattr(triton, "open_bundle", lambda path: features)
+    monkeypatch.setattr(triton, "open_bundle", lambda path, trust: features)
     model = triton_model(bundle, None, Batching())
     assert model.labels is None and "label_filename" not in model.config

@@ -6,6 +6,7 @@ import hashlib
 import stat
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hand_made_bundles import MEMBERS, in_order, sealed, written, zipped
 
 from edge_resnet import bundle as bundle_module
-from edge_resnet.bundle import open_bundle
+from edge_resnet.bundle import open_bundle, write_bundle
+from edge_resnet.classifier import Classifier
 from edge_resnet.errors import BundleError, EdgeResnetError, TrustError, UnavailableError
 from edge_resnet.signing import load_key, make_keys, sign_bundle
 from edge_resnet.trust import VARIABLE, read_keys
+from edge_resnet.web.board import Board
 
 UNSIGNED_COMMENT = 93
 
@@ -218,6 +221,43 @@ def test_a_signature_cut_off_or_put_on_without_care(tmp_path: Path, keys: Path) 
             open_bundle(path)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o602])
+def test_a_private_key_that_anybody_can_read_signs_nothing(tmp_path: Path, keys: Path, mode: int) -> None:
+    written(tmp_path / "model.edge")
+    key = tmp_path / "ours.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    key.chmod(mode)
+    with pytest.raises(EdgeResnetError, match="can be read or written by anybody on this machine: run `chmod 600"):
+        load_key(key, never)
+
+
+# What is opened a second time.
+
+
+def test_what_a_classifier_reopens_is_the_same_bundle_by_the_same_trust(
+    tmp_path: Path, keys: Path, int8_bundle: Path
+) -> None:
+    path = tmp_path / "model.edge"
+    unsigned = int8_bundle.read_bytes()
+    path.write_bytes(unsigned)
+    signed = signed_by(path, "ours")
+    with Classifier(path, trust=keys) as classify:
+        assert classify.reopen().digest == classify.digest == open_bundle(path).digest
+        path.write_bytes(unsigned)
+        for again in (classify.reopen, lambda: Board(classify, None)):  # type: ignore[arg-type]  # it comes not so far
+            with pytest.raises(TrustError, match="is not signed"):
+                again()
+        other = open_bundle(path)
+        members = {name: other.read(name) for name in other.names}
+        write_bundle(path, replace(other.manifest, name="older"), members)
+        signed_by(path, "ours")
+        for again in (classify.reopen, lambda: Board(classify, None)):  # type: ignore[arg-type]
+            with pytest.raises(BundleError, match="has become another one since its engine was loaded: start again"):
+                again()
+        path.write_bytes(signed)
+        classify.reopen()
+
+
 # Who says whom to trust.
 
 
@@ -236,6 +276,8 @@ def test_an_operator_and_a_program_must_both_be_satisfied(
         open_bundle(path, keys)
     signed_by(path, "theirs")
     open_bundle(path, keys)
+    with pytest.raises(EdgeResnetError, match="trust is empty text: give a folder of .pub files"):
+        open_bundle(path, "")
     monkeypatch.setenv(VARIABLE, "")
     with pytest.raises(EdgeResnetError, match="EDGE_RESNET_TRUST is set, but empty: give a folder of .pub files"):
         open_bundle(path, keys)
@@ -269,6 +311,11 @@ def test_folders_that_are_no_ground_for_trust(tmp_path: Path, keys: Path) -> Non
         place.chmod(mode | stat.S_IWOTH)
         assert f"anybody may write {place}: run `chmod o-w {place}`" in refusal(keys)
         place.chmod(mode)
+    tmp_path.chmod(0o777)
+    for source in (keys, tmp_path / "theirs.pub"):
+        assert f"anybody may replace {source}: run `chmod o-w {tmp_path}`" in refusal(source)
+    tmp_path.chmod(0o1777)
+    read_keys(keys)  # as in /tmp, where nobody can replace what is another's
     link.symlink_to(tmp_path / "theirs.pub")
     assert len(read_keys(keys).names) == 2, "a link is followed, as a mounted secret is one"
 
@@ -282,6 +329,7 @@ def test_keys_of_openssl_are_taken(tmp_path: Path) -> None:
     """The forms are the standard ones (RFC 8410), so keys may come from any tool."""
     key = Ed25519PrivateKey.generate()
     (tmp_path / "k.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "k.key").chmod(0o640)
     (tmp_path / "k.pub").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     path = tmp_path / "model.edge"
     written(path)

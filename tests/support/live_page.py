@@ -71,7 +71,7 @@ def live_page(bundle: Path, source: Source, address: Address = ANYWHERE) -> Iter
     with (
         Classifier(bundle, target="cpu") as classify,
         Camera(source, latest=source.live, retry=Retry(first_wait_s=0.05, longest_wait_s=0.1)) as camera,
-        Board(classify, camera, bundle) as board,
+        Board(classify, camera) as board,
         serving(board, address) as url,
     ):
 

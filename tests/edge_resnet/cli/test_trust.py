@@ -7,9 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from hand_made_bundles import written
+
+from edge_resnet.cli import app
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -67,6 +71,14 @@ def test_a_stranger_fails_with_a_document(cli: Cli, ready: Path) -> None:
         ("info", "model.edge"),
         ("info", "model.edge", "--verify"),
         ("info", "model.edge", "--sbom"),
+        ("estimate", "model.edge", "--target", "jetson-orin-nano"),
+        ("export-triton", "model.edge", "--target", "cpu", "-o", "out"),
+        ("export-trtexec", "model.edge", "--target", "jetson-orin-nano", "-o", "out"),
+        ("export-trtexec", "model.edge", "--target", "jetson-xavier-nx", "--calibration-cache", "-o", "out"),
+        ("compile", "model.edge", "--target", "jetson-orin-nano", "--explain"),
+        ("report", "model.edge"),
+        ("push", "model.edge", "out", "shelf:v1"),
+        ("explain", "model.edge", "photo.png"),
     ],
 )
 def test_every_command_that_opens_a_bundle_refuses_an_unsigned_one(
@@ -76,6 +88,26 @@ def test_every_command_that_opens_a_bundle_refuses_an_unsigned_one(
     for place in (ready / "photo.png", ready / "photos" / "1.png"):
         shutil.copy(sneaker, place)
     assert "is not signed" in refused(3, *command, "--trust", "keys")
+    assert not (ready / "out").exists()
+
+
+def test_every_command_that_reads_a_bundle_can_be_asked_for_trust() -> None:
+    """Whoever adds a command that opens one must add ``--trust``, and a line above."""
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    parameters = {name: command.params for name, command in commands.items()}
+    reading = {
+        name
+        for name, given in parameters.items()
+        if any("bundle" in f"{each.name} {each.metavar} {getattr(each, 'help', '')}".lower() for each in given)
+    }
+    trusting = {name for name, given in parameters.items() if any(each.name == "trust" for each in given)}
+    assert reading - trusting <= {"build", "keygen", "sign"}, "which write bundles, or open none"
+    assert {"info", "estimate", "export-triton", "verify"} <= reading & trusting
+
+
+def test_a_lost_variable_is_no_trust_in_the_current_folder(refused: Callable[..., str], ready: Path) -> None:
+    shutil.copy(ready / "release.pub", ready / "any.pub")
+    assert "it is empty: give a folder of `.pub` files" in refused(2, "info", "model.edge", "--trust", "")
 
 
 @pytest.mark.parametrize(
@@ -115,5 +147,9 @@ def test_what_cannot_be_meant(refused: Callable[..., str], ready: Path, demo_onn
     assert "one of an ONNX file has no record" in refused(2, *compiled, "--sign-with", "release.key")
     explained = ("compile", "model.edge", "--target", "jetson-orin-nano", "--explain")
     assert "leave --sign-with out" in refused(2, *explained, "--sign-with", "release.key")
+    handed = ("export-trtexec", demo_onnx, "--target", "jetson-xavier-nx", "-o", "out")
+    assert "is no bundle, and only those are signed" in refused(2, *handed, "--trust", "keys")
+    estimated = ("estimate", "resnet50", "--target", "jetson-orin-nano")
+    assert "is no bundle, and only those are signed" in refused(2, *estimated, "--trust", "keys")
     assert "--sbom prints its list alone" in refused(2, "info", "model.edge", "--sbom", "--verify")
     assert "it exists already, and a key is never replaced" in refused(2, "keygen", "release")

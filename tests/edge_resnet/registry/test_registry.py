@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from edge_resnet.bundle import open_bundle
+from edge_resnet.bundle import Bundle, open_bundle
 from edge_resnet.errors import BundleError, OutputError, RegistryError, TrustError, UnavailableError
 from edge_resnet.progress import Progress
-from edge_resnet.registry import Reference, Registry, open_registry, pull, push, store
+from edge_resnet.registry import Reference, Registry, open_registry, pull, push, store, transfer
 from edge_resnet.signing import load_key, make_keys, sign_bundle
 
 V1, V2 = Reference.parse("shelf:v1"), Reference.parse("shelf:v2")
@@ -193,6 +193,25 @@ def test_only_a_trusted_bundle_takes_the_place(folder: Path, int8_bundle: Path, 
     push(signed, registry, V1, Progress(), keys)
     pull(registry, V1, tmp_path / "model.edge", Progress(), keys)
     assert (tmp_path / "model.edge").read_bytes() == signed.read_bytes()
+
+
+def test_what_was_checked_is_what_goes_in_and_comes_out(
+    folder: Path, int8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file takes the place of each bundle right after it was opened."""
+
+    def opened_and_exchanged(path: Path, trust: Path | None) -> Bundle:
+        bundle = open_bundle(path, trust)
+        path.write_bytes(b"another file")
+        return bundle
+
+    given, came = tmp_path / "given.edge", tmp_path / "came.edge"
+    shutil.copy(int8_bundle, given)
+    monkeypatch.setattr(transfer, "open_bundle", opened_and_exchanged)
+    registry = open_registry(folder)
+    push(given, registry, V2, Progress())
+    pull(registry, V2, came, Progress())
+    assert came.read_bytes() == int8_bundle.read_bytes()
 
 
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
