@@ -124,13 +124,14 @@ def load_key(path: Path, ask: Callable[[], str]) -> SigningKey:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_KEY:
             raise EdgeResnetError(f"key {path} is not there, or no key file: {wanted}")
-        if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise EdgeResnetError(
-                f"key {path} can be read or written by anybody on this machine: run `chmod 600 {path}`"
-            )
+        everybodys = path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH)
         data = path.read_bytes()
     except OSError as error:
         raise EdgeResnetError(f"key {path} cannot be read: {error.strerror}: {wanted}") from error
+    if b"PRIVATE KEY" not in data:  # such as the public one
+        raise EdgeResnetError(f"key {path} cannot be opened: {wanted}")
+    if everybodys:
+        raise EdgeResnetError(f"key {path} can be read or written by anybody on this machine: run `chmod 600 {path}`")
     password = None
     if b"ENCRYPTED" in data:
         given = os.environ.get(PASSPHRASE)

@@ -64,7 +64,7 @@ def test_a_folder_is_classified_live(
     assert document["age_ms"]["p50"] > 0
     assert document["last"]["label"] in json.dumps(demo.FOLDER.joinpath("labels.txt").read_text())
     shown = cli("live", source, "--bundle", demo_bundle, "--target", "cpu").stdout
-    assert "frames/s, age" in shown and shown.endswith(" frames answered, 0 dropped for newer ones\n")
+    assert ", the first frame, age" in shown and shown.endswith(" frames answered, 0 dropped for newer ones\n")
 
 
 @needs("ffmpeg")

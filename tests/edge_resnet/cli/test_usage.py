@@ -37,6 +37,7 @@ def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
         "export-cache",
         "import-cache",
         "report",
+        "explain",
         "sensitivity",
         "estimate",
         "tune",
