@@ -8,6 +8,7 @@ from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
 from edge_resnet.images import ImageSet
 from edge_resnet.onnx_file import class_count, gives_features
+from edge_resnet.progress import Progress
 
 _NAMED = 5
 """Classes that a note names."""
@@ -17,6 +18,20 @@ def calibration_manifest(images: ImageSet, looks: Appearance) -> dict[str, objec
     """The set's manifest, with what its images look like and the version that looked."""
     created_by = {"edge-resnet": version("edge-resnet")}
     return {**images.manifest(), "appearance": looks.to_json(), "created_by": created_by}
+
+
+def labelled(images: ImageSet, labels: tuple[str, ...], progress: Progress) -> ImageSet:
+    """Images with the labels of a model, and a note when nothing but their order says which folder is which class.
+
+    Raises:
+        ImageError: a class is not among the labels, or is there twice.
+    """
+    if images.counted(labels):
+        progress.note(
+            f"no class of {images.root} has the name of one of the model's: sorted, they are taken for "
+            f"{', '.join(labels[:3])} …; to give the model names, give it labels"
+        )
+    return images.with_labels_of(labels)
 
 
 def coverage_note(images: ImageSet, network: Network) -> str | None:

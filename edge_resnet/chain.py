@@ -13,7 +13,7 @@ from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, b
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, SBOM_MEMBER, Manifest, write_bundle
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration_images import coverage_note
+from edge_resnet.calibration_images import coverage_note, labelled
 from edge_resnet.check import BATCH, Gate, Judgement, float_run
 from edge_resnet.drift_reference import MOST, Reference
 from edge_resnet.engine_options import next_step
@@ -93,7 +93,7 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     wanted = [_wanted(name, recipe) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
-    calibration, evaluation = _images(recipe, source)
+    calibration, evaluation = _images(recipe, source, stages.progress)
     table = _calibrate(recipe, source, calibration, evaluation, stages) if recipe.build.precision in QUANTIZED else None
     lowering = _Lowering(recipe, source, table, calibration, stages)
     judge = Judge(
@@ -158,13 +158,13 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
     return Wanted(target, engine, recipe.build.precision, recipe.engine)
 
 
-def _images(recipe: Recipe, source: Network) -> tuple[ImageSet, ImageSet | None]:
+def _images(recipe: Recipe, source: Network, progress: Progress) -> tuple[ImageSet, ImageSet | None]:
     calibration = open_images(recipe.calibration.images, recipe.calibration.limit)
     if recipe.accuracy.images is None:
         return calibration, None
     evaluation = open_images(recipe.accuracy.images)
     if source.labels is not None:
-        evaluation = evaluation.with_labels_of(source.labels)
+        evaluation = labelled(evaluation, source.labels, progress)
     check_disjoint(calibration.hashes, evaluation)
     return calibration, evaluation
 

@@ -12,6 +12,7 @@ from edge_resnet.appearance import Appearance
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.qdq import is_fp8
 from edge_resnet.calibration.simulate import exact_session, run_frames
+from edge_resnet.calibration_images import labelled
 from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
 from edge_resnet.compiling import lowered_from_bundle
 from edge_resnet.engines.registry import engine_class
@@ -72,12 +73,12 @@ def _check_onnx(judged: Judged, images: ImageSet, gate: Gate, progress: Progress
         _compare_looks(found.calibration, images, network.preprocessing, progress)
     labels = network.labels or found.labels
     contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
-    labelled = images if labels is None else images.with_labels_of(labels)
+    known = images if labels is None else labelled(images, labels, progress)
     features = gives_features(network.model)
     if labels is None and images.labels is not None and not features:
         progress.note(f"{reference} names no classes: the folders of {images.root}, sorted, are taken for 0, 1, 2 …")
     fp32, spec, advance = float_run(network.model), network.preprocessing, progress.advance
-    return check(fp32, contestant, labelled, spec, gate, advance, features=features)
+    return check(fp32, contestant, known, spec, gate, advance, features=features)
 
 
 def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
@@ -92,9 +93,9 @@ def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progre
     compare_with_calibration(bundle, images, progress)
     contestant = contestant_of(source, bundle, target or bundle.manifest.engines[0].target)
     labels = bundle.manifest.labels
-    labelled = images if labels is None else images.with_labels_of(labels)
+    known = images if labels is None else labelled(images, labels, progress)
     fp32, advance = float_run(original), progress.advance
-    return check(fp32, contestant, labelled, preprocessing, gate, advance, features=labels is None)
+    return check(fp32, contestant, known, preprocessing, gate, advance, features=labels is None)
 
 
 def compare_with_calibration(bundle: Bundle, images: ImageSet, progress: Progress) -> None:

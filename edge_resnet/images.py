@@ -181,18 +181,22 @@ class ImageSet:
         if self.labels is None or self.classes is None:
             return self
         unknown = [name for name in self.classes if name not in labels]
-        nameless = len(unknown) == len(self.classes) == len(labels)
-        if unknown and not nameless:
+        if self.counted(labels):
+            return replace(self, classes=labels)
+        if unknown:
             raise ImageError(
                 f"class '{unknown[0]}' of {self.root} is not among the model's {len(labels)} labels "
                 f"({', '.join(labels[:3])}, …): name the classes as the labels, or give one for each label"
             )
-        if nameless:
-            return replace(self, classes=labels)
         for name in self.classes:
             if labels.count(name) > 1:
                 raise ImageError(f"class '{name}' of {self.root} is the name of several labels: tell the labels apart")
         return replace(self, labels=tuple(labels.index(self.classes[label]) for label in self.labels), classes=labels)
+
+    def counted(self, labels: tuple[str, ...]) -> bool:
+        """Whether classes are matched with labels by their order, because none has the name of one."""
+        classes = self.classes or ()
+        return len(classes) == len(labels) > 0 and not set(classes) & set(labels)
 
 
 def image_files(given: Iterable[Path]) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_resnet.accuracy import paired_answers
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
+from edge_resnet.calibration_images import labelled
 from edge_resnet.check import BATCH, float_run
 from edge_resnet.checking import compare_with_calibration, contestant_of
 from edge_resnet.images import ImageSet
@@ -78,7 +79,7 @@ def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progr
     if labels is None:
         progress.note(f"{path} gives features: it has no answers that could be shown changed")
         return {}
-    known = images.with_labels_of(labels)
+    known = labelled(images, labels, progress)
     compare_with_calibration(bundle, known, progress)
     found = {}
     for entry in bundle.manifest.engines:

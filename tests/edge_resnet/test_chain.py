@@ -326,6 +326,23 @@ def test_an_exported_file_gives_the_bundle_that_its_checkpoint_gives(small_recip
         assert from_file.read(name) == from_checkpoint.read(name), name
 
 
+class Noting(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_classes_without_names_are_said_to_be_matched_by_their_order(small_recipe: Recipe) -> None:
+    named, numbered = Noting(), Noting()
+    build(small_recipe, named)
+    build(replace(small_recipe, model=replace(small_recipe.model, labels=None)), numbered)
+    assert [note for note in named.notes if "sorted" in note] == []
+    (said,) = [note for note in numbered.notes if "sorted" in note]
+    assert str(small_recipe.accuracy.images) in said and "taken for 0, 1, 2 …" in said
+
+
 def test_a_recipe_that_contradicts_its_onnx_file_is_refused(small_recipe: Recipe, demo_onnx: Path) -> None:
     with_onnx = replace(small_recipe, model=ModelRecipe(onnx=demo_onnx))
     with pytest.raises(RecipeError, match=r"\[preprocessing\] is not the one that .*demo.onnx was exported with"):
