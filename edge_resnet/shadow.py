@@ -19,13 +19,12 @@ from threading import Condition, Thread, get_native_id
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.accuracy import Z95
 from edge_resnet.bundle import FP32_MEMBER, Bundle
 from edge_resnet.engines.ort import SideOrtEngine
 from edge_resnet.errors import BundleError
 
 _LOG = logging.getLogger(__name__)
-Z95 = 1.959963984540054
-"""The 97.5 % point of the standard normal distribution."""
 NICE = 10
 """How much the shadow's thread stands back, as ``nice`` counts."""
 FEWEST = 100
@@ -116,10 +115,10 @@ class Shadow:
                 return
         frame = pixels()
         with self._changed:
-            if frame is None:
+            if frame is None or self._closed or len(self._queue) >= self._limit:
                 self._skipped += 1
             else:
-                self._queue.append(_Waiting(frame, answer))
+                self._queue.append(_Waiting(frame, answer.copy()))  # the caller has it too, and may change it
                 self._changed.notify_all()
 
     def _work(self) -> None:
@@ -127,11 +126,13 @@ class Shadow:
             os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
         while (waiting := self._next()) is not None:
             try:
-                self._compare(waiting)
-            except Exception:
+                changed = self._compare(waiting)
+            except Exception:  # whatever one frame does to FP32: the next is compared
                 _LOG.exception("shadow mode failed on a frame")
                 with self._changed:
                     self._failed += 1
+            else:
+                self._tell(changed)
 
     def _next(self) -> _Waiting | None:
         with self._changed:
@@ -143,17 +144,24 @@ class Shadow:
             self._busy = True
             return self._queue.popleft()
 
-    def _compare(self, waiting: _Waiting) -> None:
+    def _compare(self, waiting: _Waiting) -> ShadowStats | None:
+        """Counts one frame; the statistics where it changed the verdict."""
         wanted = self._engine.run(waiting.pixels[np.newaxis])[0].astype(np.float64)
         noise = wanted - waiting.answer
         with self._changed:
             self._compared += 1
             self._agreed.append(int(wanted.argmax()) == int(waiting.answer.argmax()))
             self._powers.append((float(wanted @ wanted), float(noise @ noise)))
-            stats = self._stats() if self._judge() else None
-        if stats is not None:
-            _LOG.warning("the engine %s", _said(stats))
-            self._notify(stats)
+            return self._stats() if self._judge() else None
+
+    def _tell(self, changed: ShadowStats | None) -> None:
+        if changed is None:
+            return
+        _LOG.warning("the engine %s", _said(changed))
+        try:
+            self._notify(changed)
+        except Exception:  # the program's own: it costs no comparison
+            _LOG.exception("what shadow mode was to notify failed")
 
     def _judge(self) -> bool:
         """Whether it has just begun, or ceased, to diverge; back only where the share itself is as wanted."""

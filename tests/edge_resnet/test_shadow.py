@@ -75,6 +75,24 @@ def test_when_the_two_part_it_is_told_once_and_so_is_the_return(bundle: Bundle, 
     assert first.interval is not None and first.interval[1] < 0.9 <= last.agreement  # type: ignore[operator]
 
 
+def test_a_notification_that_fails_costs_no_comparison(
+    bundle: Bundle, frames: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = np.roll(OrtEngine(bundle.read(FP32_MEMBER)).run(frames), 1, axis=1)[:100]
+
+    def fail(stats: ShadowStats) -> None:
+        raise RuntimeError("nobody listens")
+
+    with Shadow(bundle, every=1, window=100, queue=1000, notify=fail) as shadow:
+        for answer, frame in zip(wrong, frames, strict=False):
+            shadow.observe(answer, lambda frame=frame: frame)
+        wrong[:] = 0  # the caller's own array: what waits must not change with it
+        assert shadow.drain(30)
+        stats = shadow.stats
+    assert (stats.compared, stats.failed, stats.diverging) == (100, 0, True)
+    assert "nobody listens" in caplog.text and "shadow mode failed on a frame" not in caplog.text
+
+
 def test_an_answer_never_waits_and_what_was_skipped_is_counted(
     bundle: Bundle, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
