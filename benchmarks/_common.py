@@ -25,7 +25,7 @@ from torch import nn
 
 from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
 from edge_resnet.demo import CALIBRATION, TEST, demo_recipe
-from edge_resnet.engines.ort import cpu_name
+from edge_resnet.engines.processor import cpu_name
 from edge_resnet.export import export_onnx
 from edge_resnet.images import ImageSet, open_images
 from edge_resnet.models import ARCHITECTURES, ResNet, create_model

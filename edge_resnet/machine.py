@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.engines.ort import cpu_name
+from edge_resnet.engines.processor import cpu_name
 
 _MODE = re.compile(r"pmode:(\d+)")
 _MODES = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")

@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_resnet.cache_folder import cache_folder, read_own, why_not_own
-from edge_resnet.engines.ort import cpu_name
+from edge_resnet.engines.processor import cpu_name
 from edge_resnet.errors import BundleError, EdgeResnetError, OutputError
 from edge_resnet.output import write_atomically
 from edge_resnet.sealed_zip import entries_of, read_seal, seal

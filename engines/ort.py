@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import tempfile
 from pathlib import Path
@@ -23,6 +21,7 @@ from edge_resnet.engines.engine import (
     QuantizedForm,
 )
 from edge_resnet.engines.options import BuildOptions
+from edge_resnet.engines.processor import cpu_name
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -144,18 +143,3 @@ class SideOrtEngine(OrtEngine):
     """One that works beside another engine, on the calling thread alone, and leaves it the other cores."""
 
     threads = 1
-
-
-def cpu_name() -> str:
-    """The processor's name as Linux reports it, and what it has for INT8."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
-    flags = [flag for flag in facts.get("flags", "").split() if flag in _INT8_FLAGS]
-    name = facts.get("model name", platform.machine())
-    return f"{name}, {os.cpu_count()} cores ({', '.join(flags) or 'no INT8 instructions known'})"
-
-
-_INT8_FLAGS = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8")

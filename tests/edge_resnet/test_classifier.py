@@ -18,7 +18,8 @@ from edge_resnet import demo
 from edge_resnet.bundle import MEASURED_ON, open_bundle, write_bundle
 from edge_resnet.classifier import Classifier
 from edge_resnet.engines import cuda
-from edge_resnet.engines.ort import OrtEngine, cpu_name
+from edge_resnet.engines.ort import OrtEngine
+from edge_resnet.engines.processor import cpu_name
 from edge_resnet.errors import (
     BundleError,
     EdgeResnetError,

@@ -45,6 +45,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert modules_after("import edge_resnet; edge_resnet.__version__; dir(edge_resnet)") & HEAVY == set()
 
 
+def test_the_command_line_starts_without_what_its_commands_need() -> None:
+    assert modules_after("import edge_resnet.cli") & (HEAVY - {"typer", "rich", "numpy", "PIL"}) == set()
+
+
 def test_catching_errors_and_reading_bundles_needs_the_standard_library_alone(demo_bundle: Path) -> None:
     script = """
 import sys, edge_resnet
