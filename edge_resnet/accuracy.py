@@ -274,6 +274,12 @@ def paired_answers(
         advance(len(frames))
 
 
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probabilities of classes, the last axis; in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
 def ratio_db(signal: float, noise: float) -> float | None:
     """Signal to quantization noise ratio of two sums of squares, in dB; None without noise, or without a signal."""
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None

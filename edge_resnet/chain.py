@@ -30,8 +30,8 @@ from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
 from edge_resnet.provenance import provenance_of, versions
 from edge_resnet.recipe import Recipe
-from edge_resnet.report import report_path
 from edge_resnet.report.making import report_of_build
+from edge_resnet.report.page import report_path
 from edge_resnet.sbom import sbom
 from edge_resnet.source import load_source
 from edge_resnet.stage_cache import StageCache, users_cache

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from edge_resnet.accuracy import softmax
 from edge_resnet.attention import activation_map, head_of, occlusion_map, with_features
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.simulate import exact_session, fast_session
@@ -35,8 +36,7 @@ class View:
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float64]:
         """Softmax of the logits."""
-        powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        return np.asarray(powers / powers.sum())
+        return softmax(self.logits)
 
     @property
     def answer(self) -> int:

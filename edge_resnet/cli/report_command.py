@@ -34,8 +34,8 @@ def run(
     Example: `edge-resnet report model.edge --images test/ -o report.html`
     """
     from edge_resnet.images import open_images
-    from edge_resnet.report import report_path
     from edge_resnet.report.making import write_report
+    from edge_resnet.report.page import report_path
 
     place = output or report_path(first)
     bundles = [path for path in (first, second) if path is not None]

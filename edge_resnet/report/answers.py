@@ -6,13 +6,14 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.accuracy import Answers as Logits
-from edge_resnet.accuracy import Run
+from edge_resnet.accuracy import Run, softmax
+from edge_resnet.errors import GateError
 from edge_resnet.images import ImageSet, read_image
 
 SHOWN = 24
@@ -31,9 +32,10 @@ class Recorded:
 
     def __call__(self, frames: npt.NDArray[np.uint8]) -> Logits:
         logits = self._run(frames)
-        powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+        if not np.isfinite(logits).all():
+            raise GateError("an answer is NaN or infinity: a value is beyond its range, keep layers float")
         self._classes.append(logits.argmax(1))
-        self._probabilities.append(powers.max(1) / powers.sum(1))
+        self._probabilities.append(softmax(logits).max(1))
         return logits
 
     @property
@@ -129,4 +131,4 @@ def _drawn(changed: Changed, images: ImageSet, index: int) -> Changed:
     file = io.BytesIO()
     image.convert("RGB").save(file, "JPEG", quality=85)
     url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return Changed(**{**vars(changed), "thumbnail": url})
+    return replace(changed, thumbnail=url)

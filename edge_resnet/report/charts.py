@@ -49,6 +49,8 @@ def depth(tensors: Sequence[QuantizedTensor]) -> Markup:
     """The SQNR of each quantized tensor, from the network's input to its answer."""
     width, height, left, bottom, top = 720, 220, 44, 30, 12
     values = [each.sqnr_db for each in tensors if each.sqnr_db is not None]
+    if not values:  # nothing is rounded in any
+        return _NOTHING
     low, high = 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5 + 0.01)
 
     def x(index: int) -> float:

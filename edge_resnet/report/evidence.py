@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,9 +14,8 @@ from edge_resnet.benchmark import Latency, measure_latency
 from edge_resnet.breakdown import Breakdown, measure_breakdown
 from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, Manifest
 from edge_resnet.calibration.quantizer_noise import QuantizedTensor, quantizer_noise
-from edge_resnet.errors import BundleError, UnavailableError
+from edge_resnet.errors import BundleError, EngineError, GateError, TrustError, UnavailableError
 from edge_resnet.golden import read_golden
-from edge_resnet.machine import MachineState, machine_state
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.report.answers import Disagreement
 from edge_resnet.report.network import Layer, rows_of
@@ -35,7 +33,6 @@ class Speed:
 
     latency: Latency
     breakdown: Breakdown
-    machine: MachineState
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,14 @@ def _speed(path: Path, bundle: Bundle, trust: Path | None) -> tuple[dict[str, Sp
     speed, not_run = {}, {}
     for entry in bundle.manifest.engines:
         try:
-            with closing(Runtime(path, target=entry.target, trust=trust)) as runtime:
+            with Runtime(path, target=entry.target, trust=trust) as runtime:
                 if runtime.digest != bundle.digest:
                     raise BundleError(f"bundle '{path}' has become another one meanwhile: make the report again")
                 (latency,) = measure_latency([runtime], [entry.precision], RUNS)
-                speed[entry.target] = Speed(latency, measure_breakdown(runtime), machine_state())
-        except UnavailableError as error:
+                speed[entry.target] = Speed(latency, measure_breakdown(runtime))
+        except TrustError:
+            raise  # a gate by descent, and no engine's affair
+        except (EngineError, GateError, UnavailableError) as error:
             not_run[entry.target] = str(error)
     return speed, not_run
 

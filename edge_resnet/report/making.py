@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_resnet.accuracy import paired_answers
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration_images import labelled
 from edge_resnet.check import BATCH, float_run
 from edge_resnet.checking import compare_with_calibration, contestant_of
+from edge_resnet.errors import EngineError, GateError, TrustError, UnavailableError
 from edge_resnet.images import ImageSet
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.output import write_atomically
@@ -81,22 +81,27 @@ def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progr
         return {}
     known = labelled(images, labels, progress)
     compare_with_calibration(bundle, known, progress)
+    fp32 = Recorded(float_run(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)))
+    engines = _engines(path, bundle, progress)
+    with progress.stage(path.name, len(known)):
+        for frames in known.batches(Preprocessing.from_json(bundle.manifest.preprocessing), BATCH):
+            for run in (fp32, *engines.values()):
+                run(frames)
+            progress.advance(len(frames))
+    return {target: disagreement(fp32.answers, run.answers, known, labels) for target, run in engines.items()}
+
+
+def _engines(path: Path, bundle: Bundle, progress: Progress) -> dict[str, Recorded]:
+    """What answers for each target; one that cannot is a note, as its speed is."""
     found = {}
     for entry in bundle.manifest.engines:
-        with progress.stage(f"{path.name}: {entry.target}", len(known)):
-            fp32, engine = _answers(path, bundle, entry.target, known, progress)
-        found[entry.target] = disagreement(fp32, engine, known, labels)
+        try:
+            found[entry.target] = Recorded(contestant_of(path, bundle, entry.target).run)
+        except TrustError:
+            raise
+        except (EngineError, GateError, UnavailableError) as error:
+            progress.note(f"{entry.target}: no answers of it are shown: {error}")
     return found
-
-
-def _answers(path: Path, bundle: Bundle, target: str, images: ImageSet, progress: Progress) -> tuple[Answers, Answers]:
-    """What FP32 and a target's engine say of every image."""
-    contestant = contestant_of(path, bundle, target)
-    fp32, engine = Recorded(float_run(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER))), Recorded(contestant.run)
-    batches = images.batches(Preprocessing.from_json(bundle.manifest.preprocessing), BATCH)
-    for _ in paired_answers(fp32, engine, batches, None, contestant.name, progress.advance):
-        pass  # both keep what they answer
-    return fp32.answers, engine.answers
 
 
 def _written(output: Path, page: str) -> int:

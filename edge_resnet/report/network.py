@@ -20,7 +20,7 @@ class Layer:
     name: str
     kind: str
     precision: str
-    """``int8`` or ``float``; a residual sum is ``int8`` when it reads its shortcut so."""
+    """``quantized`` or ``float``; a residual sum is ``quantized`` when it reads its shortcut so."""
     detail: str
     """Of what size it is, where that is known."""
 
@@ -47,15 +47,15 @@ def _layer(node: ir.Node) -> Layer | None:
     if node.op_type in _OTHERS:
         return Layer(name, _OTHERS[node.op_type], _precision(node, (0,)), "")
     if node.op_type == "Add" and all(each is not None and each.const_value is None for each in node.inputs):
-        return Layer(name, "sum", "int8" if any(map(_is_int8, node.inputs)) else "float", "")
+        return Layer(name, "sum", "quantized" if any(map(_is_quantized, node.inputs)) else "float", "")
     return None
 
 
 def _precision(node: ir.Node, inputs: tuple[int, ...]) -> str:
-    return "int8" if all(_is_int8(node.inputs[index]) for index in inputs) else "float"
+    return "quantized" if all(_is_quantized(node.inputs[index]) for index in inputs) else "float"
 
 
-def _is_int8(value: ir.Value | None) -> bool:
+def _is_quantized(value: ir.Value | None) -> bool:
     producer = None if value is None else value.producer()
     return producer is not None and producer.op_type == "DequantizeLinear"
 

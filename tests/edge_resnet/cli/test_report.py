@@ -14,8 +14,11 @@ import pytest
 
 import edge_resnet
 from edge_resnet.bundle import open_bundle
+from edge_resnet.engines.ort import OrtEngine
 from edge_resnet.images import open_images
+from edge_resnet.progress import Progress
 from edge_resnet.recipe import Recipe
+from edge_resnet.report.making import write_report
 
 
 class Page(HTMLParser):
@@ -39,9 +42,6 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def report(demo_bundle: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page about the demo, with a few images."""
-    from edge_resnet.progress import Progress
-    from edge_resnet.report.making import write_report
-
     path = tmp_path_factory.mktemp("report") / "demo.html"
     write_report([demo_bundle], path, open_images(few / "test"), Progress())
     return path
@@ -91,6 +91,17 @@ def test_two_bundles_stand_side_by_side(demo_bundle: Path, small_recipe: Recipe,
     text = Page(small_recipe.build.output.with_name("both.html")).text
     assert "Side by side" in text and "fashion-mnist.edge against model.edge" in re.sub(r"\s+", " ", text)
     assert "identical" in text  # FP32 against itself
+
+
+def test_an_engine_that_is_not_for_this_host_costs_its_own_part_alone(
+    int8_bundle: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OrtEngine, "why_not_load", lambda versions: "it was compiled for another processor")
+    path = tmp_path / "report.html"
+    write_report([int8_bundle], path, open_images(few / "test"), Progress())
+    text = Page(path).text
+    assert "it was compiled for another processor" in text and "What do the ranges keep?" in text
+    assert "Which answers changed?" not in text
 
 
 def test_a_build_writes_it_beside_the_bundle(small_recipe: Recipe) -> None:

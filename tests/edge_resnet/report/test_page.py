@@ -16,7 +16,19 @@ from edge_resnet.progress import Progress
 from edge_resnet.report.making import write_report
 
 pytestmark = needs("chromium")
-TEXTS = ("body", ".lead", ".badge", "td", "figcaption", ".chip.int8", ".chip.float", ".bar b", "dt", "code", ".legend")
+TEXTS = (
+    "body",
+    ".lead",
+    ".badge",
+    "td",
+    "figcaption",
+    ".chip.quantized",
+    ".chip.float",
+    ".bar b",
+    "dt",
+    "code",
+    ".legend",
+)
 
 
 @pytest.fixture(scope="module")
