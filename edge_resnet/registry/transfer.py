@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import open_bundle
-from edge_resnet.errors import RegistryError
+from edge_resnet.errors import BundleError, RegistryError, TrustError
 from edge_resnet.output import check_writable, write_atomically
 from edge_resnet.progress import Progress
 from edge_resnet.registry.names import Reference
@@ -110,9 +110,12 @@ def pull(
         opened = open_bundle(whole, trust)
         if opened.digest != kept.digest:
             raise RegistryError(f"{registry.address}: '{reference}' is not the bundle that it says: push it again")
-        write_atomically(output, opened.file)
+    except (BundleError, RegistryError, TrustError):
+        shutil.rmtree(folder)  # the same parts would be refused again
+        raise
     finally:
-        whole.unlink()
+        whole.unlink(missing_ok=True)
+    write_atomically(output, opened.file)
     shutil.rmtree(folder)
     return Pulled(str(reference), str(output), kept.file, kept.digest, kept.bytes, fetched)
 

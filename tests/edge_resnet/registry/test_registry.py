@@ -238,3 +238,10 @@ def test_a_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch,
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(UnavailableError, match="s3://robots/models cannot be used"):
         pull(open_registry("s3://robots/models"), V1, tmp_path / "model.edge", Progress())
+
+
+def test_a_refused_bundle_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    make_keys(tmp_path / "ours")
+    before = files(tmp_path)
+    refused(folder, TrustError, "is not signed", tmp_path / "ours.pub")
+    assert files(tmp_path) == before
