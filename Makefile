@@ -9,12 +9,14 @@
 # make test-pythons  the runtime's tests under each of PYTHONS that is here (pyenv: PYENV_VERSION=3.11:3.10:3.12:3.13)
 # make test-arm64    the runtime on Debian's arm64, emulated: needs apt and qemu-user
 # make ros2          adds ROS 2 to .venv, for x86-64: the tests of examples/ros2 are skipped without
-# All set up .venv first; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
+# All set up .venv first, make demo only what it needs of it; make setup does only that. PYTHON chooses the interpreter (3.10 to 3.13).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# It builds and runs bundles already; tests, plots and the rest are not there yet.
+BUILDS := $(VENV)/builds
 
 RECORD ?= docs/tested-on/this-machine.json
 CUDA_ROOT ?= /usr/local/cuda
@@ -27,13 +29,17 @@ AUDIT := .venv-audit
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(BUILDS): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx]'
+	touch $(BUILDS)
+
+$(READY): $(BUILDS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,tune,camera,web,trust,registry,monitor,loadgen,dev,docs,parity]'
 	touch $(READY)
 
-demo: setup
+demo: $(BUILDS)
 	$(BIN)/edge-resnet build --precision int8 -o fashion-mnist.edge
 	$(BIN)/edge-resnet classify fashion-mnist.edge --top 2 edge_resnet/demo/test/*/*07.png
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def bench(
     latencies: tuple[Latency, ...] = ()
     if against is not None:
         latencies = measure_against(bundle, target, against, runs, progress, trust)
-    with closing(Runtime(bundle, target=target, trust=trust)) as runtime:
+    with Runtime(bundle, target=target, trust=trust) as runtime:
         if against is None:
             latencies = tuple(measure_latency([runtime], [runtime.reopen().manifest.precision], runs))
         breakdown = measure_breakdown(runtime, source)
@@ -138,9 +138,7 @@ def compare_bundles(first: Path, second: Path, target: str | None, runs: int, tr
         UnavailableError: one of them does not run here.
     """
     with ExitStack() as opened:
-        runtimes = [
-            opened.enter_context(closing(Runtime(path, target=target, trust=trust))) for path in (first, second)
-        ]
+        runtimes = [opened.enter_context(Runtime(path, target=target, trust=trust)) for path in (first, second)]
         ours, theirs = measure_latency(runtimes, [str(first), str(second)], runs)
     accuracy = [(runtime.reopen().manifest.accuracy or {}).get(runtime.target) for runtime in runtimes]
     one, two = (report if isinstance(report, dict) else None for report in accuracy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def measure_against(
     from edge_resnet.compiling import compile_float  # needs onnx, which running alone does not
 
     with ExitStack() as engines:
-        runtime = engines.enter_context(closing(Runtime(bundle, target=target, trust=trust)))
+        runtime = engines.enter_context(Runtime(bundle, target=target, trust=trust))
         if runtime.frames is not None:
             raise EngineError(
                 f"the engine for {runtime.target} prepares frames of {runtime.frames} itself, and the other would not: "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy.typing as npt
 
 from edge_resnet.errors import BundleError
 from edge_resnet.frames import CameraFrame
-from edge_resnet.loading import Fallback, Verify
 from edge_resnet.runtime import Frame, ReadyFrame, Runtime, Timing
 from edge_resnet.stream import Stream
 
@@ -98,21 +96,9 @@ class Classifier(Runtime):
 
     labels: tuple[str, ...]
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        target: str | None = None,
-        color: str = "rgb",
-        cuda: str | None = None,
-        trust: str | Path | None = None,
-        verify: str | Verify = Verify.UNMEASURED,
-        fallback: str | Fallback = Fallback.REFUSE,
-    ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda, trust=trust, verify=verify, fallback=fallback)
-        if self.labels is None:
-            self.close()
-            raise BundleError(f"bundle '{path}' gives features, not classes: open it with edge_resnet.Embedder")
+    def _check_kind(self, labels: tuple[str, ...] | None) -> None:
+        if labels is None:
+            raise BundleError(f"bundle '{self.path}' gives features, not classes: open it with edge_resnet.Embedder")
 
     @overload
     def __call__(self, frame: Frame | CameraFrame) -> Prediction: ...
@@ -161,6 +147,3 @@ class Classifier(Runtime):
             ImageError: a frame has another dtype or shape; the stream ends with it.
         """
         return Stream(camera, self.ready, lambda ready: self._predictions([ready])[0], latest=latest)
-
-    def __enter__(self) -> Classifier:
-        return self

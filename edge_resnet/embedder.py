@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import BundleError
-from edge_resnet.loading import Fallback, Verify
 from edge_resnet.runtime import Frame, Runtime
 
 
@@ -35,22 +32,10 @@ class Embedder(Runtime):
         GateError: the engine answers the golden samples otherwise here.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        target: str | None = None,
-        color: str = "rgb",
-        cuda: str | None = None,
-        trust: str | Path | None = None,
-        verify: str | Verify = Verify.UNMEASURED,
-        fallback: str | Fallback = Fallback.REFUSE,
-    ) -> None:
-        super().__init__(path, target=target, color=color, cuda=cuda, trust=trust, verify=verify, fallback=fallback)
-        if self.labels is not None:
-            self.close()
+    def _check_kind(self, labels: tuple[str, ...] | None) -> None:
+        if labels is not None:
             raise BundleError(
-                f"bundle '{path}' classifies: open it with Classifier, or build it with include_top = false"
+                f"bundle '{self.path}' classifies: open it with Classifier, or build it with include_top = false"
             )
 
     def __call__(self, frame: Frame | list[Frame]) -> npt.NDArray[np.float32]:
@@ -68,6 +53,3 @@ class Embedder(Runtime):
             ImageError: a frame has another dtype or shape, or a file is no image.
         """
         return self.answers(frame) if isinstance(frame, list) else self.answers([frame])[0]
-
-    def __enter__(self) -> Embedder:
-        return self

@@ -79,11 +79,6 @@ def as_flags(options: BuildOptions) -> str:
     return flags_of(options.chosen)
 
 
-def recorded_options(versions: Mapping[str, str]) -> dict[str, str]:
-    """The options that an engine was compiled with, out of its versions."""
-    return dict(option.split("=", 1) for option in versions.get("options", "").split() if "=" in option)
-
-
 def flags_of(chosen: Mapping[str, str]) -> str:
     """Options by name, with their values as text, as flags; with a space in front of each."""
     known = {name: value for name, value in chosen.items() if name in FLAGS}

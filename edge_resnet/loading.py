@@ -17,8 +17,9 @@ import numpy as np
 
 from edge_resnet.bundle import MEASURED_ON, Bundle
 from edge_resnet.companion import KeptEngine, engines_of
-from edge_resnet.engine_options import flags_of, recorded_options
+from edge_resnet.engine_options import flags_of
 from edge_resnet.engines.engine import COMPILED_ON, Engine
+from edge_resnet.engines.options import recorded_options
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target, target_named
 from edge_resnet.errors import EngineError, GateError, UnavailableError

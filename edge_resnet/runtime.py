@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,9 @@ class RuntimeStats:
     """The engine gave NaN or infinity for one of their batch, of which no prediction is made."""
 
 
+_Opened = TypeVar("_Opened", bound="Runtime")
+
+
 class Runtime:
     """A bundle's engine and the preprocessing in front of it. It may be called from any number of threads.
 
@@ -137,6 +140,7 @@ class Runtime:
         self.digest = bundle.digest
         """SHA-256 of the bundle that the engine is of, in hex."""
         self._trust = trust
+        self._check_kind(bundle.manifest.labels)
         self.engine: Engine
         found, self.engine = load(path, bundle, target, plan)
         self.target, self.why = found.target.name, found.why
@@ -149,7 +153,11 @@ class Runtime:
         self.device = self.engine.device()
         """What the engine runs on, in words."""
         self._watchers: tuple[Watcher, ...] = ()
+        self._failed_watchers: set[int] = set()
         self._lock, self._counts = Lock(), Counter[str]()
+
+    def _check_kind(self, labels: tuple[str, ...] | None) -> None:
+        """Refuses a bundle that is not for this class, by its labels, before its engine is loaded."""
 
     def reopen(self) -> Bundle:
         """Opens the bundle again, by the same trust, for what else is in it: the runtime keeps its engine alone.
@@ -211,7 +219,7 @@ class Runtime:
         start = time.perf_counter()
         try:
             pixels = frame if _on_gpu(frame) else self._prepared(frame, color or self.color, name)
-        except Exception:
+        except Exception:  # counted, whatever a frame's own class does
             self._count("refused", 1)
             raise
         return ReadyFrame(frame, pixels, 1e3 * (time.perf_counter() - start))
@@ -227,7 +235,10 @@ class Runtime:
         start = time.perf_counter()
         try:
             found = self._answered([frame.pixels for frame in ready])
-        except Exception:
+        except ImageError:  # some frames are on the GPU, and some are not
+            self._count("refused", len(ready))
+            raise
+        except Exception:  # counted, whatever the library calls it
             self._count("failed", len(ready))
             raise
         run_ms = 1e3 * (time.perf_counter() - start)
@@ -248,11 +259,14 @@ class Runtime:
         )
 
     def _show(self, watcher: Watcher, ready: Sequence[ReadyFrame], answers: npt.NDArray[np.float32]) -> None:
-        try:
-            for frame, answer in zip(ready, answers, strict=True):
+        for frame, answer in zip(ready, answers, strict=True):
+            try:
                 watcher.observe(answer, partial(self._as_the_network_sees, frame.pixels))
-        except Exception:
-            _LOG.exception("a watcher failed, and missed frames: %s", type(watcher).__name__)
+            except Exception:  # the program's own: no answer is lost for it
+                # With its traceback once: a watcher that fails on every frame would fill the disk.
+                level = logging.DEBUG if id(watcher) in self._failed_watchers else logging.ERROR
+                self._failed_watchers.add(id(watcher))
+                _LOG.log(level, "a watcher failed, and missed frames: %s", type(watcher).__name__, exc_info=True)
 
     def _as_the_network_sees(self, pixels: npt.NDArray[np.uint8] | OnGpu) -> npt.NDArray[np.uint8] | None:
         if not isinstance(pixels, np.ndarray):
@@ -307,6 +321,9 @@ class Runtime:
     def close(self) -> None:
         """Frees the engine; may be called again."""
         self.engine.close()
+
+    def __enter__(self: _Opened) -> _Opened:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

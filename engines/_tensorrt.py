@@ -25,7 +25,7 @@ from edge_resnet.engines._tensorrt_versions import Line, line_of
 from edge_resnet.engines.cuda.arrays import device_frames
 from edge_resnet.engines.cuda.choice import cuda_api, gpu_sm
 from edge_resnet.engines.engine import Answers, CompiledEngine, Engine, Frames, Phases, Progress, QuantizedForm
-from edge_resnet.engines.options import BuildOptions
+from edge_resnet.engines.options import BuildOptions, record_options
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, UnavailableError
 
@@ -75,9 +75,7 @@ class TensorRtFamily(Engine):
             layers, log = read_layers(logger.layers), logger.text()
         versions = {cls.module: str(trt.__version__), "sms": ",".join(str(sm) for sm in cls.built_for(target))}
         versions |= cls.compiled_on()
-        asked = {name: value for name, value in options.chosen.items() if name != "timing_cache"}
-        if asked:
-            versions["options"] = " ".join(f"{name}={value}" for name, value in asked.items())
+        versions |= record_options({name: each for name, each in options.chosen.items() if name != "timing_cache"})
         return CompiledEngine(cls.kind, plan.data, layers, versions, plan.timing_cache, log, plan.beside_dla)
 
     @classmethod

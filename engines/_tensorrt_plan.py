@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from edge_resnet.engines.options import HardwareCompatibility
+from edge_resnet.engines.options import HardwareCompatibility, recorded_options
 
 _BEFORE = {10: 8, 11: 10}
 """Major version → the other one whose version-compatible plans it takes."""
@@ -29,7 +29,7 @@ def why_not_plan(product: str, versions: Mapping[str, str], library: tuple[str, 
         sm: of the GPU here; None: there is none.
     """
     name, here = library
-    options = dict(option.split("=", 1) for option in versions.get("options", "").split() if "=" in option)
+    options = recorded_options(versions)
     made = versions.get(name)
     if made is not None and made != here and not _takes(made, here, options):
         return f"it was compiled by {product} {made}, and here is {here}"

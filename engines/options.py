@@ -5,6 +5,7 @@ Each engine class says which of these it has. What it lacks is refused, never le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -96,3 +97,16 @@ def _text(value: object) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def record_options(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Options by name as an engine's ``versions`` have them; nothing where none was chosen."""
+    return {_RECORDED: " ".join(f"{name}={value}" for name, value in chosen.items())} if chosen else {}
+
+
+def recorded_options(versions: Mapping[str, str]) -> dict[str, str]:
+    """What ``record_options`` wrote down."""
+    return dict(option.split("=", 1) for option in versions.get(_RECORDED, "").split() if "=" in option)
+
+
+_RECORDED = "options"

@@ -37,11 +37,11 @@ def source_of(given: str | Path | Iterable[npt.NDArray[np.uint8]], color: FrameC
     Raises:
         CameraError: its scheme is not known, or the address or colour is one that this source does not have.
     """
-    device = re.fullmatch(r"(?:/dev/video)?(\d+)", str(given), re.ASCII)
-    if device is not None and not (isinstance(given, str | Path) and (os.path.isdir(given) or os.path.isfile(given))):
-        raise CameraError(f"camera '{given}' is no address: give v4l2:///dev/video{device[1]}, or csi://{device[1]}")
-    if not isinstance(given, str | Path):
+    if not isinstance(given, str | Path | int):
         return IterableSource(given, color)
+    device = re.fullmatch(r"(?:/dev/video)?(\d+)", str(given), re.ASCII)
+    if device is not None and not (os.path.isdir(str(given)) or os.path.isfile(str(given))):
+        raise CameraError(f"camera '{given}' is no address: give v4l2:///dev/video{device[1]}, or csi://{device[1]}")
     scheme, found, _ = str(given).partition("://")
     kind = scheme.lower() if found else "folder" if os.path.isdir(given) else "file"
     if kind not in SOURCES:

@@ -23,6 +23,7 @@ from edge_resnet.output import check_writable
 if TYPE_CHECKING:
     from edge_resnet.compiling import CompiledSource
     from edge_resnet.handover import HandoverOrder
+    from edge_resnet.signing import SigningKey
 
 
 def run(
@@ -56,33 +57,24 @@ def run(
 
     Example: `edge-resnet compile model.edge --target jetson-orin-nano`
     """
-    from edge_resnet.compiling import compile_source, default_output, require_bundle, write_engine
-    from edge_resnet.signing import load_key
+    from edge_resnet.compiling import compile_source, default_output, write_engine
 
     given = Flags(
         batch, workspace, optimization_level, tf32, version_compatible, hardware_compatible, refit, strip_weights, dla
     )
     options = given.over(DEFAULTS)
     camera = None if frames is None else FrameFormat.parse(frames)
-    if explain and camera is not None:
-        raise EngineError("--explain is for networks that take prepared frames: leave --frames out")
-    if explain and output is not None:
-        raise EngineError("--explain writes nothing: leave -o out")
-    if explain and sign_with is not None:
-        raise EngineError("--explain writes nothing: leave --sign-with out")
-    if jetpack is not None and not explain:
-        raise EngineError("--jetpack is for --explain: what compiles here is the TensorRT that is installed")
     if explain:
+        _refuse_beside_explain(frames, output, sign_with)
         from edge_resnet.handover import HandoverOrder
 
         _explain(HandoverOrder(source, target, jetpack, options=options, trust=trust), json)
         return
+    if jetpack is not None:
+        raise EngineError("--jetpack is for --explain: what compiles here is the TensorRT that is installed")
     place = output or default_output(source, target)
     check_writable(place, source)
-    key = None
-    if sign_with is not None:
-        require_bundle(source.suffix == BUNDLE_SUFFIX)
-        key = load_key(sign_with, passphrase)
+    key = None if sign_with is None else _key(source, sign_with)
     bars, start = BarProgress(), time.perf_counter()
     with bars.stage(f"compile for {target}"):
         made = compile_source(source, target, options, bars.update_phase, frames=camera, trust=trust)
@@ -91,6 +83,25 @@ def run(
     for note in made.notes:
         bars.note(note)
     _report(made, place, seconds, bars.notes, json)
+
+
+def _refuse_beside_explain(frames: str | None, output: Path | None, sign_with: Path | None) -> None:
+    for flag, given, why in (
+        ("--frames", frames, "is for networks that take prepared frames"),
+        ("-o", output, "writes nothing"),
+        ("--sign-with", sign_with, "writes nothing"),
+    ):
+        if given is not None:
+            raise EngineError(f"--explain {why}: leave {flag} out")
+
+
+def _key(source: Path, sign_with: Path) -> SigningKey:
+    """The key that signs an engine, of a bundle: before minutes of work."""
+    from edge_resnet.compiling import require_bundle
+    from edge_resnet.signing import load_key
+
+    require_bundle(source.suffix == BUNDLE_SUFFIX)
+    return load_key(sign_with, passphrase)
 
 
 def _report(made: CompiledSource, place: Path, seconds: float, notes: list[str], json: bool) -> None:

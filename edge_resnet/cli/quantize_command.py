@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, Limit, print_json, say
 from edge_resnet.output import check_writable
+
+if TYPE_CHECKING:
+    from edge_resnet.calibration.qdq import QuantizedModel
 
 
 def run(
@@ -61,15 +64,17 @@ def run(
         )
     save_onnx(with_provenance(made.model, ranges), output)
     if json:
-        print_json(
-            {
-                "onnx": str(output),
-                "scheme": made.scheme,
-                "refinements": list(chain),
-                "quantized_layers": list(made.quantized_layers),
-                "kept_float": list(made.kept_float),
-            }
-        )
+        print_json(_document(made, chain, output))
     else:
         kind, left = wanted.precision.upper(), ", ".join(made.kept_float) or "none"
         say(f"wrote {output}: {len(made.quantized_layers)} layers {kind}, float: {left}")
+
+
+def _document(made: QuantizedModel, chain: tuple[str, ...], output: Path) -> dict[str, object]:
+    return {
+        "onnx": str(output),
+        "scheme": made.scheme,
+        "refinements": list(chain),
+        "quantized_layers": list(made.quantized_layers),
+        "kept_float": list(made.kept_float),
+    }
