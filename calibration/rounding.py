@@ -62,7 +62,8 @@ def round_weights(
     own_constants(loaded.graph)
     layers = [_Layer.of(conv) for conv in convolutions(loaded.graph) if conv.name not in keep_float]
     batches = [frames[start : start + BATCH] for start in range(0, len(frames), BATCH)]
-    _observe(save_graph(loaded), layers, reported(batches, "patches", progress))
+    if layers:  # else all stay float, and there is nothing to look at
+        _observe(save_graph(loaded), layers, reported(batches, "patches", progress))
     reads = {data(conv): scheme.range_name(data(conv)) for conv in convolutions(loaded.graph)}
     scales: dict[str, tuple[float, ...]] = {}
     for layer in reported(layers, "layers", progress):

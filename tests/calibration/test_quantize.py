@@ -95,6 +95,17 @@ def test_with_frames_every_bias_is_corrected(network: Network, distinct_ranges: 
     assert made.quantized_layers == plain.quantized_layers == tuple(biases(model))
 
 
+def test_a_network_that_is_left_float_answers_as_it_did(
+    network: Network, distinct_ranges: Ranges, random_frames: Frames
+) -> None:
+    model, frames = network("resnet20", 32), random_frames(4, 32)
+    every = (*biases(model), *(node.name for node in model.graph.node if node.op_type == "Add"))
+    made = quantize(model, distinct_ranges(model), TENSORRT, frames, keep_float=every)
+    assert made.quantized_layers == ()
+    answers, wanted = (run_frames(exact_session(each), frames) for each in (made.model, model))
+    assert np.abs(answers - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize("kept", [(), ("conv1",), ("layer1.0.conv1",)])
 def test_the_input_is_exact_where_the_first_convolution_is_int8(
     network: Network, distinct_ranges: Ranges, kept: tuple[str, ...]
