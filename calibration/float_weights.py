@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_resnet.calibration.topology import data, load_graph, save_graph
+from edge_resnet.calibration.topology import add_constant, data, load_graph, save_graph
 
 
 def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -36,11 +36,7 @@ def float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _float(graph: ir.Graph, dq: ir.Node, integers: ir.Value) -> ir.Value:
     values = dequantized_constant(dq)
-    name = f"{integers.name}.float"
-    made = ir.Value(name=name, const_value=ir.tensor(values, name=name))
-    made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-    graph.register_initializer(made)
-    return made
+    return add_constant(graph, f"{integers.name}.float", values)
 
 
 def dequantized_constant(dq: ir.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edge_resnet.calibration.affine import QuantParams, quantize
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration.topology import convolutions, data, load_graph, own_constants, save_graph
+from edge_resnet.calibration.topology import add_constant, convolutions, data, load_graph, own_constants, save_graph
 from edge_resnet.errors import CalibrationError
 
 
@@ -38,10 +38,7 @@ class _Editor:
         self.graph = graph
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> ir.Value:
-        made = ir.Value(name=name, const_value=ir.tensor(value, name=name))
-        made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(value.shape)
-        self.graph.register_initializer(made)
-        return made
+        return add_constant(self.graph, name, value)
 
     def params(self, name: str, params: QuantParams) -> list[ir.Value]:
         zero_points = np.full(params.scale.shape, params.zero_point, params.dtype)

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from edge_resnet.calibration.simulate import exact_session
-from edge_resnet.calibration.topology import data, load_graph
+from edge_resnet.calibration.topology import add_constant, data, is_behind, load_graph
 from edge_resnet.errors import CalibrationError
 
 LOWEST, HIGHEST = -128, 127
@@ -132,7 +132,7 @@ def _switched(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[_Switch]]:
     rounded = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(switches)]))
     graph.inputs.append(rounded)
     for index, switch in enumerate(switches):
-        on = ir.node("Gather", [rounded, _constant(graph, f"switch.{index}", np.array(index, np.int64))])
+        on = ir.node("Gather", [rounded, add_constant(graph, f"switch.{index}", np.array(index, np.int64))])
         graph.insert_before(switch.pairs[0][0], on)
         for q, dq in switch.pairs:
             _leave_a_way_round(graph, on.outputs[0], q, dq, switch.scale)
@@ -155,7 +155,7 @@ def _switches(graph: ir.Graph) -> list[_Switch]:
         if maker is not None and maker.op_type == "Pad":
             source = data(maker)
         name = str(data(q, 1).name).removesuffix(".scale")
-        if not _behind_weights(source):
+        if not is_behind(source, ("Conv", "Gemm")):
             continue
         dqs = [use.node for use in q.outputs[0].uses() if use.node.op_type == "DequantizeLinear"]
         before = found.get(name) or _Switch(name, float(scale), source, ())
@@ -167,7 +167,7 @@ def _leave_a_way_round(graph: ir.Graph, on: ir.Value, q: ir.Node, dq: ir.Node, s
     rounded = dq.outputs[0]
     readers = list(rounded.uses())
     bounds = [
-        _constant(graph, f"{rounded.name}.{side}", np.array(steps * scale, np.float32))
+        add_constant(graph, f"{rounded.name}.{side}", np.array(steps * scale, np.float32))
         for side, steps in (("lowest", LOWEST), ("highest", HIGHEST))
     ]
     clip = ir.node("Clip", [data(q), *bounds])
@@ -177,13 +177,6 @@ def _leave_a_way_round(graph: ir.Graph, on: ir.Value, q: ir.Node, dq: ir.Node, s
         reader.replace_input_with(index, choice.outputs[0])
 
 
-def _constant(graph: ir.Graph, name: str, value: npt.NDArray[Any]) -> ir.Value:
-    made = ir.Value(name=name, const_value=ir.tensor(value, name=name))
-    made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(())
-    graph.register_initializer(made)
-    return made
-
-
 def _number(node: ir.Node, index: int) -> npt.NDArray[Any]:
     held = data(node, index).const_value
     if held is None or held.numpy().ndim:
@@ -191,17 +184,3 @@ def _number(node: ir.Node, index: int) -> npt.NDArray[Any]:
             f"'{node.name}' has no scale and zero point of its own: give a graph that `quantize` made"
         )
     return held.numpy()
-
-
-def _behind_weights(value: ir.Value) -> bool:
-    """Whether a convolution or a product with weights makes the tensor, however far back."""
-    waiting, seen = [value], set[ir.Node]()
-    while waiting:
-        producer = waiting.pop().producer()
-        if producer is None or producer in seen:
-            continue
-        if producer.op_type in ("Conv", "Gemm"):
-            return True
-        seen.add(producer)
-        waiting += [each for each in producer.inputs if each is not None]
-    return False

@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edge_resnet.calibration.observers import TensorRange
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration.topology import convolutions, data, load_graph, save_graph
+from edge_resnet.calibration.topology import add_constant, convolutions, data, load_graph, save_graph
 from edge_resnet.engines.engine import Progress
 
 EXACT_PIXELS = "preprocessing.pixels"
@@ -96,7 +96,7 @@ def _pad_with_mean(graph: ir.Graph, conv: ir.Node, pixels: ir.Value, mean_pixel:
         "preprocessing.zero": np.array(0, np.float32),
         "preprocessing.mean_pixel_less_128": (mean_pixel - 128).astype(np.float32),
     }
-    mean, amounts, zero, back = (_constant(graph, name, value) for name, value in constants.items())
+    mean, amounts, zero, back = (add_constant(graph, name, value) for name, value in constants.items())
     centred = ir.node("Sub", [pixels, mean], name="preprocessing.centre")
     padded = ir.node("Pad", [centred.outputs[0], amounts, zero], name="preprocessing.pad")
     result = ir.node("Add", [padded.outputs[0], back], name=EXACT_PIXELS)
@@ -120,16 +120,9 @@ def _fold(graph: ir.Graph, conv: ir.Node, factor: npt.NDArray[np.float64], offse
     if bias is None:
         name = f"{conv.name}.bias"
         conv.resize_inputs(3)
-        conv.replace_input_with(2, _constant(graph, name, shift.astype(np.float32)))
+        conv.replace_input_with(2, add_constant(graph, name, shift.astype(np.float32)))
     else:
         replace_constant(bias, shift.astype(np.float32))
-
-
-def _constant(graph: ir.Graph, name: str, value: npt.NDArray[Any]) -> ir.Value:
-    made = ir.Value(name=name, const_value=ir.tensor(value, name=name))
-    made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(value.shape)
-    graph.register_initializer(made)
-    return made
 
 
 def replace_constant(constant: ir.Value, value: npt.NDArray[np.float32]) -> None:

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edge_resnet.calibration.float_weights import dequantized_constant
-from edge_resnet.calibration.topology import MOVERS, data, load_graph, save_graph
+from edge_resnet.calibration.topology import MOVERS, add_constant, data, is_behind, load_graph, save_graph
 from edge_resnet.errors import CalibrationError
 
 _KEEP_RANGE = (*MOVERS, "Relu", "MaxPool", "Clip")
@@ -79,10 +79,7 @@ class _Stripping:
 
     def _fold_constant(self, dq: ir.Node) -> None:
         values = dequantized_constant(dq)
-        name = f"{dq.outputs[0].name}.float"
-        made = ir.Value(name=name, const_value=ir.tensor(values, name=name))
-        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-        self.graph.register_initializer(made)
+        made = add_constant(self.graph, f"{dq.outputs[0].name}.float", values)
         dq.outputs[0].replace_all_uses_with(made)
 
     def _clip(self, dq: ir.Node) -> None:
@@ -110,14 +107,17 @@ class _Stripping:
             producer = value.producer()
         if producer is not None and producer.op_type == "Clip":
             return self.scales.get(value) == scale
-        return not _behind_convolution(value)
+        return not is_behind(value, ("Conv",))
 
     def _clipped(self, source: ir.Value, scale: float) -> ir.Value:
         name = f"{source.name}.clip_{np.float32(scale):.6g}"
         found = next((use.node for use in source.uses() if use.node.name == name), None)
         if found is not None:
             return found.outputs[0]
-        bounds = [self._scalar(f"{name}.{side}", scale * level) for side, level in (("low", -128), ("high", 127))]
+        bounds = [
+            add_constant(self.graph, f"{name}.{side}", np.array(scale * level, np.float32))
+            for side, level in (("low", -128), ("high", 127))
+        ]
         clip = ir.node("Clip", [source, *bounds], name=name)
         clip.outputs[0].name = name
         clip.outputs[0].type, clip.outputs[0].shape = source.type, source.shape
@@ -125,12 +125,6 @@ class _Stripping:
         assert producer is not None  # behind a convolution
         self.graph.insert_after(producer, clip)
         return clip.outputs[0]
-
-    def _scalar(self, name: str, number: float) -> ir.Value:
-        made = ir.Value(name=name, const_value=ir.tensor(np.array(number, np.float32), name=name))
-        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(())
-        self.graph.register_initializer(made)
-        return made
 
     def _spread(self, value: ir.Value, scale: float) -> None:
         """Gives scales to what lies between a quantized tensor and the convolution that makes it."""
@@ -148,7 +142,7 @@ class _Stripping:
         else:
             return
         for part, found in before:
-            if part not in self.scales and _behind_convolution(part):
+            if part not in self.scales and is_behind(part, ("Conv",)):
                 self.scales[part] = found
                 self._spread(part, found)
 
@@ -170,17 +164,3 @@ def _constant(node: ir.Node, index: int) -> np.ndarray[tuple[int, ...], np.dtype
             f"'{node.name}' has a scale or zero point that is computed: give a Q/DQ ONNX with constants"
         )
     return found.numpy()
-
-
-def _behind_convolution(value: ir.Value) -> bool:
-    """Whether a convolution makes the tensor, however far back."""
-    waiting, seen = [value], set()
-    while waiting:
-        producer = waiting.pop().producer()
-        if producer is None or producer in seen:
-            continue
-        if producer.op_type == "Conv":
-            return True
-        seen.add(producer)
-        waiting += [each for each in producer.inputs if each is not None]
-    return False

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -31,6 +35,28 @@ def data(node: ir.Node, index: int = 0) -> ir.Value:
     if value is None:
         raise ModelError(f"node '{node.name}' ({node.op_type}) has no input {index}")
     return value
+
+
+def add_constant(graph: ir.Graph, name: str, value: npt.NDArray[Any]) -> ir.Value:
+    """A new initializer, by a name that the graph does not have yet."""
+    made = ir.Value(name=name, const_value=ir.tensor(value, name=name))
+    made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(value.shape)
+    graph.register_initializer(made)
+    return made
+
+
+def is_behind(value: ir.Value, operators: Collection[str]) -> bool:
+    """Whether a node of one of these operators makes the tensor, however far back."""
+    waiting, seen = [value], set[ir.Node]()
+    while waiting:
+        producer = waiting.pop().producer()
+        if producer is None or producer in seen:
+            continue
+        if producer.op_type in operators:
+            return True
+        seen.add(producer)
+        waiting += [each for each in producer.inputs if each is not None]
+    return False
 
 
 def own_constants(graph: ir.Graph) -> None:
