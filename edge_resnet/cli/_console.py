@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
+from edge_resnet.errors import OutputError
+from edge_resnet.output import check_writable
 from edge_resnet.progress import Progress
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
@@ -32,6 +35,18 @@ _OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 LONGEST_WORD = 20
 """Characters of what a narrow terminal does not break."""
+
+
+def check_picture(place: Path, *sources: Path) -> None:
+    """Refuses a place for a picture that cannot be written, and a missing matplotlib, before minutes of work.
+
+    Raises:
+        OutputError: the name does not end with .png, or it cannot be written there.
+    """
+    if place.suffix.lower() != ".png":
+        raise OutputError(f"cannot write '{place}': the picture is a PNG file: give a name that ends with .png")
+    check_writable(place, *sources)
+    import_module("matplotlib")
 
 
 def print_json(document: Any) -> None:

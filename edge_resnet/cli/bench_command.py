@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
+from edge_resnet.cli._console import BarProgress, JsonFlag, check_picture, print_json, print_table, say
 from edge_resnet.cli._trust import Trust
 from edge_resnet.output import check_writable, write_atomically
 
@@ -40,9 +40,10 @@ def run(
     """
     from edge_resnet.bench_report import bench, histogram_png
 
-    for place in (record, plot):
-        if place is not None:
-            check_writable(place, bundle)
+    if record is not None:
+        check_writable(record, bundle)
+    if plot is not None:
+        check_picture(plot, bundle)
     bars = BarProgress()
     with bars.stage("bench"):
         report = bench(bundle, target, runs, against, source, bars.update_phase, trust)

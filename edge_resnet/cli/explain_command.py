@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+from edge_resnet.cli._console import JsonFlag, check_picture, print_json, print_table, say
 from edge_resnet.cli._trust import Trust
-from edge_resnet.errors import OutputError
-from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.output import write_atomically
 
 if TYPE_CHECKING:
     from edge_resnet.explain import Explanation, View
@@ -39,7 +37,7 @@ def run(
     from edge_resnet.explain import explain
 
     if output is not None:
-        _check_picture(output, bundle, image)
+        check_picture(output, bundle, image)
     found = explain(bundle, image, label, trust)
     if output is not None:
         from edge_resnet.attention_plot import attention_png
@@ -52,14 +50,6 @@ def run(
     _show(found, image)
     if output is not None:
         say(f"wrote {output}")
-
-
-def _check_picture(output: Path, *sources: Path) -> None:
-    """Refuses a place that cannot be written, and a missing matplotlib, before any work."""
-    if output.suffix.lower() != ".png":
-        raise OutputError(f"cannot write '{output}': the picture is a PNG file: give a name that ends with .png")
-    check_writable(output, *sources)
-    import_module("matplotlib")
 
 
 def _document(found: Explanation, image: Path, output: Path | None) -> dict[str, Any]:

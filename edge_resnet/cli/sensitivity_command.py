@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
-from edge_resnet.errors import OutputError, RecipeError
-from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.cli._console import BarProgress, JsonFlag, check_picture, print_json, print_table, say
+from edge_resnet.errors import RecipeError
+from edge_resnet.output import write_atomically
 
 if TYPE_CHECKING:
     from edge_resnet.calibration.sensitivity import MixedPrecision, Sensitivity
@@ -49,7 +48,7 @@ def run(
 
     least = _least_sqnr(sqnr, max_drop)
     if plot is not None:
-        _check_plot(plot, model, table)
+        check_picture(plot, model, table)
     ranges, wanted = open_table(table), scheme_named(scheme)
     network = open_calibrated(model, ranges)
     frames = refinement_frames(ranges, table.parent, images, limit)
@@ -79,14 +78,6 @@ def _least_sqnr(sqnr: float | None, max_drop: float | None) -> float | None:
     if sqnr is not None and max_drop is not None:
         raise RecipeError("--sqnr and --max-drop ask for the same thing: give one of them")
     return sqnr if max_drop is None else sqnr_for_drop(max_drop)
-
-
-def _check_plot(plot: Path, *sources: Path) -> None:
-    """Refuses a place that cannot be written, and a missing matplotlib, before minutes of work."""
-    if plot.suffix.lower() != ".png":
-        raise OutputError(f"cannot write '{plot}': the picture is a PNG file: give a name that ends with .png")
-    check_writable(plot, *sources)
-    import_module("matplotlib")
 
 
 def _draw(plot: Path, title: str, found: tuple[Sensitivity, ...], mixed: MixedPrecision | None) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
-from edge_resnet.errors import OutputError
+from edge_resnet.cli._console import BarProgress, JsonFlag, check_picture, print_json, print_table, say
 from edge_resnet.output import check_writable, write_atomically
 from edge_resnet.recipe import EFFORTS, load_recipe
 
@@ -77,12 +76,8 @@ def run(
 def _check_places(recipe: Path, output: Path, storage: Path, plot: Path | None) -> None:
     for place, others in ((output, (recipe, storage)), (storage, (recipe, output))):
         check_writable(place, *others)
-    if plot is None:
-        return
-    if plot.suffix.lower() != ".png":
-        raise OutputError(f"cannot write '{plot}': the picture is a PNG file: give a name that ends with .png")
-    check_writable(plot, recipe, output, storage)
-    import_module("matplotlib")
+    if plot is not None:
+        check_picture(plot, recipe, output, storage)
 
 
 def _text(tuned: Tuned, target: str | None, output: Path) -> str:
