@@ -7,7 +7,7 @@ collector (``prometheus_client.write_to_textfile``). Figures are read when they 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from edge_resnet.camera import Camera
 from edge_resnet.drift import DriftMonitor
@@ -78,22 +78,15 @@ def _gauge(name: str, text: str, value: float | None) -> Iterator[Metric]:
 def _runtime(runtime: Runtime) -> Iterator[Metric]:
     engine = {"target": runtime.target, "device": runtime.device, "why": runtime.why}
     yield InfoMetricFamily("edge_resnet_engine", "The engine that runs, and why it was chosen.", value=engine)
-    now = runtime.stats
-    counts = {
-        "answered": now.answered,
-        "refused": now.refused,
-        "failed": now.failed,
-        "not_finite": now.not_finite,
-    }
-    yield _counted("frames", "Frames that the runtime was given, by what became of them.", "result", counts)
+    text = "Frames that the runtime was given, by what became of them."
+    yield _counted("frames", text, "result", asdict(runtime.stats))
 
 
 def _drift(monitor: DriftMonitor) -> Iterator[Metric]:
     now = monitor.stats
-    frames = CounterMetricFamily("edge_resnet_drift_watched_frames", "Frames that the drift monitor looked at.")
-    frames.add_metric([], now.watched)
-    alarms = CounterMetricFamily("edge_resnet_drift_alarms", "How often a number drifted.")
-    alarms.add_metric([], now.alarms)
+    text = "Frames that the drift monitor looked at."
+    frames = CounterMetricFamily("edge_resnet_drift_watched_frames", text, value=now.watched)
+    alarms = CounterMetricFamily("edge_resnet_drift_alarms", "How often a number drifted.", value=now.alarms)
     index = GaugeMetricFamily("edge_resnet_drift_psi", "Population stability index.", labels=["number"])
     mean = GaugeMetricFamily("edge_resnet_drift_mean", "Mean over the window.", labels=["number"])
     usual = GaugeMetricFamily("edge_resnet_drift_usual", "Mean over the images of the build.", labels=["number"])

@@ -61,7 +61,8 @@ class Space:
         """The point most like a recipe's own settings, which may lie beside the space: where the search begins."""
         point: dict[str, Any] = {"method": settings.method, "effort": settings.effort, "float_db": 0.0}
         point |= {self._side: min(self.own.size), "exact-input": "exact-input" in settings.refine}
-        if effort := settings.effort if settings.effort in WEIGHTS else None:
+        effort = settings.effort
+        if effort in WEIGHTS:
             point["channels"] = next((each for each in reversed(CHANNELS) if each in settings.refine), "none")
             weights = next((each for each in reversed(WEIGHTS["best"]) if each in settings.refine), "none")
             point[f"weights of {effort}"] = weights if weights in WEIGHTS[effort] else "round"

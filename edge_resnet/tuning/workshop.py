@@ -91,7 +91,7 @@ class Workshop:
         if settings.keep_float and all(each.layer in settings.keep_float for each in self._sensitivities if each.macs):
             raise CalibrationError("no convolution is left in INT8: leave fewer layers float")
         recipe = self.recipe_of(settings)
-        network = self._network(recipe, settings)
+        network = self._network(settings)
         table = calibrated(recipe, network, self.images.calibration, self._stages)
         made = quantized(recipe, network, table, self.images.calibration, self._kind.scheme, self._stages)
         lowered = Lowered.quantized(made, self._kind)
@@ -147,20 +147,24 @@ class Workshop:
 
     def float_figures(self, settings: Settings) -> Figures:
         """What the size alone costs: the FP32 network at the settings' size against itself at its own."""
-        network, images = self._network(self.recipe_of(settings), settings), self.images.selection
+        network, images = self._network(settings), self.images.selection
         answers = _answers(float_run(network.model), images, network.preprocessing)
         return Figures.of(self._compared(self._wanted, answers, images))
 
     def on_unseen(self, made: Made) -> AccuracyReport:
         """Compares on the images that no choice was made by."""
         images = self.images.unseen
-        wanted = _answers(float_run(self.original.model), images, self.original.preprocessing)
-        return self._compared(wanted, _answers(made.run, images, made.preprocessing), images)
+        return self._compared(self._wanted_unseen, _answers(made.run, images, made.preprocessing), images)
 
     @cached_property
     def _wanted(self) -> Logits:
         """The original network's answers to the selection."""
         return _answers(float_run(self.original.model), self.images.selection, self.original.preprocessing)
+
+    @cached_property
+    def _wanted_unseen(self) -> Logits:
+        """The same, to the images that no choice is made by."""
+        return _answers(float_run(self.original.model), self.images.unseen, self.original.preprocessing)
 
     def _compared(self, wanted: Logits, answers: Logits, images: ImageSet) -> AccuracyReport:
         """Both have answered already, each to frames of its own size."""
@@ -168,9 +172,9 @@ class Workshop:
         both: tuple[Run, Run] = (lambda frames: wanted, lambda frames: answers)
         return compare(*both, [nothing], images.labels, engine_name=self.target.name, evaluated=self.evaluated)
 
-    def _network(self, recipe: Recipe, settings: Settings) -> Network:
+    def _network(self, settings: Settings) -> Network:
         if settings.size not in self._networks:
-            self._networks[settings.size] = load_source(recipe)
+            self._networks[settings.size] = load_source(self.recipe_of(settings))
         return self._networks[settings.size]
 
 
