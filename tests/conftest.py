@@ -119,14 +119,14 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def small(few: Path, output: Path) -> Recipe:
+def small(few: Path, output: Path, precision: str = "int8") -> Recipe:
     """The demo for the CPU alone, on few images, without refinement: builds in a fraction of a second."""
     return replace(
         demo_recipe(),
         calibration=CalibrationRecipe(few / "calibration"),
         quantize=QuantizeRecipe(effort="fast"),
         accuracy=AccuracyRecipe(few / "test"),
-        build=BuildRecipe(targets=("cpu",), output=output, report=False),
+        build=BuildRecipe(precision=precision, targets=("cpu",), output=output, report=False),
     )
 
 
@@ -147,6 +147,14 @@ def quick_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory, request: p
         return given
     path = tmp_path_factory.mktemp("quick") / "model.edge"
     edge_resnet.build(small(few, path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def fp32_bundle(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network in FP32; not to be written to, nor beside it."""
+    path = tmp_path_factory.mktemp("fp32") / "model.edge"
+    edge_resnet.build(small(few, path, "fp32"))
     return path
 
 

@@ -22,11 +22,11 @@ from edge_resnet.onnx_file import parse_onnx, serialise
 from edge_resnet.preprocessing import NAMED, Color
 
 
-def test_logits_are_those_of_both_networks_and_means_of_their_maps(int8_bundle: Path, sneaker: Path) -> None:
-    found = explain(int8_bundle, sneaker)
+def test_logits_are_those_of_both_networks_and_means_of_their_maps(quick_bundle: Path, sneaker: Path) -> None:
+    found = explain(quick_bundle, sneaker)
     assert (found.method, found.labels[found.index]) == ("cam", "sneaker")
     assert found.frame.shape == (28, 28, 1) and found.fp32.map.shape == found.quantized.map.shape == (7, 7)
-    bundle = open_bundle(int8_bundle)
+    bundle = open_bundle(quick_bundle)
     for view, member in ((found.fp32, FP32_MEMBER), (found.quantized, QDQ_MEMBER)):
         model = parse_onnx(bundle.read(member), member)
         wanted = run_frames(exact_session(model), found.frame[np.newaxis])[0]
@@ -37,15 +37,15 @@ def test_logits_are_those_of_both_networks_and_means_of_their_maps(int8_bundle: 
     assert found.correlation is not None and 0.98 < found.correlation < 1
 
 
-def test_any_class_can_be_asked_for(int8_bundle: Path, sneaker: Path) -> None:
-    found = explain(int8_bundle, sneaker, "bag")
+def test_any_class_can_be_asked_for(quick_bundle: Path, sneaker: Path) -> None:
+    found = explain(quick_bundle, sneaker, "bag")
     assert found.labels[found.index] == "bag" and found.labels[found.fp32.answer] == "sneaker"
-    assert not np.allclose(found.fp32.map, explain(int8_bundle, sneaker).fp32.map)
+    assert not np.allclose(found.fp32.map, explain(quick_bundle, sneaker).fp32.map)
 
 
-def test_a_network_that_ends_otherwise_is_occluded(int8_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
+def test_a_network_that_ends_otherwise_is_occluded(quick_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
     """With a Softmax behind the logits, what is lost is probability: at most what there was."""
-    bundle = open_bundle(int8_bundle)
+    bundle = open_bundle(quick_bundle)
     members = {name: bundle.read(name) for name in bundle.names}
     for member in (FP32_MEMBER, QDQ_MEMBER):
         model = parse_onnx(members[member], member)
@@ -129,10 +129,10 @@ def test_every_word_is_inside_the_picture() -> None:
 
 
 def test_the_command(
-    int8_bundle: Path, sneaker: Path, cli: Callable[..., object], cli_json: Callable[..., dict]
+    quick_bundle: Path, sneaker: Path, cli: Callable[..., object], cli_json: Callable[..., dict]
 ) -> None:
-    document = cli_json("explain", int8_bundle, sneaker, "-o", "f.png")
-    found = explain(int8_bundle, sneaker)
+    document = cli_json("explain", quick_bundle, sneaker, "-o", "f.png")
+    found = explain(quick_bundle, sneaker)
     assert document["class"] == {"label": "sneaker", "index": found.index}
     assert (document["method"], document["evaluated"], document["plot"]) == ("cam", "predicted", "f.png")
     assert document["correlation"] == pytest.approx(found.correlation)
@@ -140,19 +140,19 @@ def test_the_command(
     assert np.array(document["quantized"]["map"]) == pytest.approx(found.quantized.map)
     assert document["fp32"]["maximum_px"] == list(found.maximum(found.fp32))
     assert Image.open("f.png").format == "PNG"
-    shown = cli("explain", int8_bundle, sneaker, "--class", "bag").stdout
+    shown = cli("explain", quick_bundle, sneaker, "--class", "bag").stdout
     assert "int8, predicted" in shown and "what speaks for 'bag'" in shown and "maximum moved" in shown
 
 
-def test_what_it_refuses(int8_bundle: Path, fp32_bundle: Path, sneaker: Path, refused: Callable[..., str]) -> None:
-    assert "class 'boot' is 0 of the 10 labels" in refused(2, "explain", int8_bundle, sneaker, "--class", "boot")
+def test_what_it_refuses(quick_bundle: Path, fp32_bundle: Path, sneaker: Path, refused: Callable[..., str]) -> None:
+    assert "class 'boot' is 0 of the 10 labels" in refused(2, "explain", quick_bundle, sneaker, "--class", "boot")
     assert "is fp32 and holds no quantized network" in refused(2, "explain", fp32_bundle, sneaker)
-    assert "'f.svg': the picture is a PNG file" in refused(2, "explain", int8_bundle, sneaker, "-o", "f.svg")
-    refused(2, "explain", int8_bundle, "missing.png")
+    assert "'f.svg': the picture is a PNG file" in refused(2, "explain", quick_bundle, sneaker, "-o", "f.svg")
+    refused(2, "explain", quick_bundle, "missing.png")
 
 
-def test_features_are_no_answer(int8_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
-    bundle = open_bundle(int8_bundle)
+def test_features_are_no_answer(quick_bundle: Path, sneaker: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(quick_bundle)
     members = {name: bundle.read(name) for name in bundle.names}
     write_bundle(tmp_path / "f.edge", replace(bundle.manifest, labels=None), members)
     with pytest.raises(BundleError, match="gives features, not classes"):

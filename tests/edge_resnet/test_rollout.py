@@ -36,9 +36,9 @@ ring = "{ring}"
 
 
 @pytest.fixture
-def registry(int8_bundle: Path, fp32_bundle: Path, tmp_path: Path) -> Registry:
+def registry(quick_bundle: Path, fp32_bundle: Path, tmp_path: Path) -> Registry:
     found = open_registry(tmp_path / "registry")
-    for name, bundle in (("shelf:v1", fp32_bundle), ("shelf:v2", int8_bundle), ("belt:v1", fp32_bundle)):
+    for name, bundle in (("shelf:v1", fp32_bundle), ("shelf:v2", quick_bundle), ("belt:v1", fp32_bundle)):
         push(bundle, found, Reference.parse(name), Progress())
     return found
 

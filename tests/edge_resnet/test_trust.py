@@ -235,10 +235,10 @@ def test_a_private_key_that_anybody_can_read_signs_nothing(tmp_path: Path, keys:
 
 
 def test_what_a_classifier_reopens_is_the_same_bundle_by_the_same_trust(
-    tmp_path: Path, keys: Path, int8_bundle: Path
+    tmp_path: Path, keys: Path, quick_bundle: Path
 ) -> None:
     path = tmp_path / "model.edge"
-    unsigned = int8_bundle.read_bytes()
+    unsigned = quick_bundle.read_bytes()
     path.write_bytes(unsigned)
     signed = signed_by(path, "ours")
     with Classifier(path, trust=keys) as classify:

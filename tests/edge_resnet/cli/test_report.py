@@ -94,11 +94,11 @@ def test_two_bundles_stand_side_by_side(demo_bundle: Path, small_recipe: Recipe,
 
 
 def test_an_engine_that_is_not_for_this_host_costs_its_own_part_alone(
-    int8_bundle: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_bundle: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OrtEngine, "why_not_load", lambda versions: "it was compiled for another processor")
     path = tmp_path / "report.html"
-    write_report([int8_bundle], path, open_images(few / "test"), Progress())
+    write_report([quick_bundle], path, open_images(few / "test"), Progress())
     text = Page(path).text
     assert "it was compiled for another processor" in text and "What do the ranges keep?" in text
     assert "Which answers changed?" not in text

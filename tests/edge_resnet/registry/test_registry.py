@@ -61,10 +61,10 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_was_pushed_is_what_is_pulled(registry: Registry, int8_bundle: Path, tmp_path: Path) -> None:
-    data = int8_bundle.read_bytes()
-    pushed = push(int8_bundle, registry, V1, Progress())
-    assert (pushed.bytes, pushed.sent, pushed.digest) == (len(data), len(data), open_bundle(int8_bundle).digest)
+def test_what_was_pushed_is_what_is_pulled(registry: Registry, quick_bundle: Path, tmp_path: Path) -> None:
+    data = quick_bundle.read_bytes()
+    pushed = push(quick_bundle, registry, V1, Progress())
+    assert (pushed.bytes, pushed.sent, pushed.digest) == (len(data), len(data), open_bundle(quick_bundle).digest)
     pulled = pull(registry, V1, tmp_path / "model.edge", Progress())
     assert (tmp_path / "model.edge").read_bytes() == data
     assert pulled.file == pushed.file == hashlib.sha256(data).hexdigest() and pulled.fetched == len(data)
@@ -72,12 +72,12 @@ def test_what_was_pushed_is_what_is_pulled(registry: Registry, int8_bundle: Path
     assert files(tmp_path) == sorted([tmp_path / "model.edge", *files(tmp_path / "registry")])
 
 
-def test_what_is_there_is_not_sent_again(registry: Registry, int8_bundle: Path, fp32_bundle: Path) -> None:
-    push(int8_bundle, registry, V1, Progress())
-    assert push(int8_bundle, registry, V2, Progress()).sent == 0
+def test_what_is_there_is_not_sent_again(registry: Registry, quick_bundle: Path, fp32_bundle: Path) -> None:
+    push(quick_bundle, registry, V1, Progress())
+    assert push(quick_bundle, registry, V2, Progress()).sent == 0
     assert push(fp32_bundle, registry, V2, Progress()).sent > 0
     first, second = (file for _, file in registry.tags())
-    assert first == hashlib.sha256(int8_bundle.read_bytes()).hexdigest() != second
+    assert first == hashlib.sha256(quick_bundle.read_bytes()).hexdigest() != second
 
 
 def broken_after(registry: Registry, name: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,20 +92,20 @@ def broken_after(registry: Registry, name: str, calls: int, monkeypatch: pytest.
     monkeypatch.setattr(registry._files, name, limited)
 
 
-def test_a_broken_push_goes_on(registry: Registry, int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_push_goes_on(registry: Registry, quick_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken_after(registry, "pipe_file", 5, broken)
         with pytest.raises(UnavailableError, match="cannot be used .ConnectionError: the network is gone"):
-            push(int8_bundle, registry, V1, Progress())
+            push(quick_bundle, registry, V1, Progress())
     assert list(registry.tags()) == []
-    whole = push(int8_bundle, registry, V1, Progress())
+    whole = push(quick_bundle, registry, V1, Progress())
     assert whole.sent == whole.bytes - 5 * store.PART
 
 
 def test_a_broken_pull_goes_on(
-    registry: Registry, int8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, quick_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push(int8_bundle, registry, V1, Progress())
+    push(quick_bundle, registry, V1, Progress())
     output = tmp_path / "model.edge"
     output.write_bytes(b"what was there")
     with monkeypatch.context() as broken:
@@ -115,13 +115,13 @@ def test_a_broken_pull_goes_on(
     assert output.read_bytes() == b"what was there"
     again = pull(registry, V1, output, Progress())
     assert again.fetched == again.bytes - 5 * store.PART
-    assert output.read_bytes() == int8_bundle.read_bytes()
+    assert output.read_bytes() == quick_bundle.read_bytes()
 
 
 @pytest.fixture
-def folder(tmp_path: Path, int8_bundle: Path) -> Path:
+def folder(tmp_path: Path, quick_bundle: Path) -> Path:
     """A registry in a folder, with one bundle."""
-    push(int8_bundle, open_registry(tmp_path / "registry"), V1, Progress())
+    push(quick_bundle, open_registry(tmp_path / "registry"), V1, Progress())
     return tmp_path / "registry"
 
 
@@ -182,12 +182,12 @@ def test_a_file_that_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> No
     refused(folder, BundleError, "not an edge-resnet bundle")
 
 
-def test_only_a_trusted_bundle_takes_the_place(folder: Path, int8_bundle: Path, tmp_path: Path) -> None:
+def test_only_a_trusted_bundle_takes_the_place(folder: Path, quick_bundle: Path, tmp_path: Path) -> None:
     pair = make_keys(tmp_path / "ours")
     keys = tmp_path / "ours.pub"
     refused(folder, TrustError, "is not signed", keys)
     signed = tmp_path / "signed.edge"
-    shutil.copy(int8_bundle, signed)
+    shutil.copy(quick_bundle, signed)
     sign_bundle(signed, load_key(pair.private, lambda: ""))
     registry = open_registry(folder)
     push(signed, registry, V1, Progress(), keys)
@@ -196,7 +196,7 @@ def test_only_a_trusted_bundle_takes_the_place(folder: Path, int8_bundle: Path, 
 
 
 def test_what_was_checked_is_what_goes_in_and_comes_out(
-    folder: Path, int8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, quick_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another file takes the place of each bundle right after it was opened."""
 
@@ -206,12 +206,12 @@ def test_what_was_checked_is_what_goes_in_and_comes_out(
         return bundle
 
     given, came = tmp_path / "given.edge", tmp_path / "came.edge"
-    shutil.copy(int8_bundle, given)
+    shutil.copy(quick_bundle, given)
     monkeypatch.setattr(transfer, "open_bundle", opened_and_exchanged)
     registry = open_registry(folder)
     push(given, registry, V2, Progress())
     pull(registry, V2, came, Progress())
-    assert came.read_bytes() == int8_bundle.read_bytes()
+    assert came.read_bytes() == quick_bundle.read_bytes()
 
 
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from contrast import READABLE, contrast
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from videos import needs
 
 from edge_resnet.images import open_images
@@ -32,18 +30,10 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
-def report(int8_bundle: Path, fp32_bundle: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(quick_bundle: Path, fp32_bundle: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles side by side: every part of the page is there."""
     path = tmp_path_factory.mktemp("page") / "both.html"
-    write_report([int8_bundle, fp32_bundle], path, open_images(few / "test"), Progress())
+    write_report([quick_bundle, fp32_bundle], path, open_images(few / "test"), Progress())
     return path
 
 

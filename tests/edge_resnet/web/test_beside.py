@@ -15,8 +15,8 @@ from edge_resnet.golden import read_golden
 from edge_resnet.web.beside import Fp32Beside
 
 
-def test_it_answers_as_the_fp32_network_did_when_the_bundle_was_built(int8_bundle: Path) -> None:
-    bundle = open_bundle(int8_bundle)
+def test_it_answers_as_the_fp32_network_did_when_the_bundle_was_built(quick_bundle: Path) -> None:
+    bundle = open_bundle(quick_bundle)
     assert bundle.manifest.labels is not None
     beside = Fp32Beside(bundle, bundle.manifest.labels)
     wanted = read_golden(bundle, "fp32")
@@ -32,9 +32,9 @@ def test_it_answers_as_the_fp32_network_did_when_the_bundle_was_built(int8_bundl
         assert (found.compared, found.agreed) == (index + 1, index)
 
 
-def test_a_colour_frame_is_prepared_as_the_bundle_says(int8_bundle: Path) -> None:
+def test_a_colour_frame_is_prepared_as_the_bundle_says(quick_bundle: Path) -> None:
     """NV12 of a grey picture, twice as large: the network sees what it would see of the picture."""
-    bundle = open_bundle(int8_bundle)
+    bundle = open_bundle(quick_bundle)
     assert bundle.manifest.labels is not None
     beside = Fp32Beside(bundle, bundle.manifest.labels)
     large = read_golden(bundle, "frames")[0].repeat(2, 0).repeat(2, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from contrast import READABLE, contrast, luminance
 from live_page import Plugged, live_page, until
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from videos import needs
 
 from edge_resnet import demo
@@ -40,14 +39,6 @@ class Seen:
 
 
 Look = Callable[..., AbstractContextManager[Seen]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        yield found
-        found.close()
 
 
 @pytest.fixture
@@ -79,8 +70,8 @@ def is_live(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_all_of_it_is_there(width: int, scheme: str, int8_bundle: Path, ten_frames: Frames, look: Look) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames)) as running, look(running.url, width, scheme) as seen:
+def test_all_of_it_is_there(width: int, scheme: str, quick_bundle: Path, ten_frames: Frames, look: Look) -> None:
+    with live_page(quick_bundle, Plugged(ten_frames)) as running, look(running.url, width, scheme) as seen:
         page = seen.page
         is_live(page)
         expect(page.locator("#source")).to_have_text("camera 'test <b>'")
@@ -102,9 +93,9 @@ def test_all_of_it_is_there(width: int, scheme: str, int8_bundle: Path, ten_fram
         assert seen.requests == {urlsplit(running.url).netloc}, "it asks nobody else for anything"
 
 
-def test_a_lost_camera_is_said_and_so_is_its_return(int8_bundle: Path, ten_frames: Frames, look: Look) -> None:
+def test_a_lost_camera_is_said_and_so_is_its_return(quick_bundle: Path, ten_frames: Frames, look: Look) -> None:
     source = Plugged(ten_frames)
-    with live_page(int8_bundle, source) as running, look(running.url) as seen:
+    with live_page(quick_bundle, source) as running, look(running.url) as seen:
         is_live(seen.page)
         source.plugged.clear()
         expect(seen.page.locator("#status")).to_have_text("Camera lost")
@@ -116,10 +107,10 @@ def test_a_lost_camera_is_said_and_so_is_its_return(int8_bundle: Path, ten_frame
 
 
 def test_it_goes_on_by_itself_when_the_command_is_started_again(
-    int8_bundle: Path, fp32_bundle: Path, ten_frames: Frames, look: Look
+    quick_bundle: Path, fp32_bundle: Path, ten_frames: Frames, look: Look
 ) -> None:
     with ExitStack() as looking:
-        with live_page(int8_bundle, Plugged(ten_frames)) as running:
+        with live_page(quick_bundle, Plugged(ten_frames)) as running:
             address = Address(port=urlsplit(running.url).port or 0)
             seen = looking.enter_context(look(running.url, complains=True))  # of every connection that is refused
             is_live(seen.page)
@@ -130,14 +121,14 @@ def test_it_goes_on_by_itself_when_the_command_is_started_again(
             expect(seen.page.locator("#compare-card")).to_be_hidden()
 
 
-def test_a_connection_that_is_cut_without_a_word(int8_bundle: Path, look: Look) -> None:
+def test_a_connection_that_is_cut_without_a_word(quick_bundle: Path, look: Look) -> None:
     """A process that is stopped answers nothing and closes nothing, as a network that is gone does not."""
     command = [
         EDGE_RESNET,
         "live",
         demo.TEST / "bag",
         "--bundle",
-        int8_bundle,
+        quick_bundle,
         "--target",
         "cpu",
         "--web",
@@ -161,22 +152,22 @@ def test_a_connection_that_is_cut_without_a_word(int8_bundle: Path, look: Look) 
 
 
 def test_the_token_stays_out_of_sight_and_a_stale_one_is_told(
-    int8_bundle: Path, ten_frames: Frames, look: Look
+    quick_bundle: Path, ten_frames: Frames, look: Look
 ) -> None:
     with ExitStack() as looking:
-        with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as running:
+        with live_page(quick_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as running:
             port = urlsplit(running.url).port or 0
             here = f"http://127.0.0.1:{port}/"
             seen = looking.enter_context(look(f"{here}?{urlsplit(running.url).query}", complains=True))
             is_live(seen.page)
             assert seen.page.url == here
-        with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", port)):
+        with live_page(quick_bundle, Plugged(ten_frames), Address("0.0.0.0", port)):
             expect(seen.page.locator("#status")).to_have_text("No access")
             expect(seen.page.get_by_role("alert")).to_contain_text("open the new address")
 
 
-def test_the_space_bar_holds_it(int8_bundle: Path, ten_frames: Frames, look: Look) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames)) as running, look(running.url) as seen:
+def test_the_space_bar_holds_it(quick_bundle: Path, ten_frames: Frames, look: Look) -> None:
+    with live_page(quick_bundle, Plugged(ten_frames)) as running, look(running.url) as seen:
         page, button = seen.page, seen.page.get_by_role("button", name="Pause")
         is_live(page)
         page.keyboard.press("Space")
@@ -191,10 +182,10 @@ def test_the_space_bar_holds_it(int8_bundle: Path, ten_frames: Frames, look: Loo
         expect(page.locator("#frame")).not_to_have_text(held or "")
 
 
-def test_a_cameras_own_format_has_its_colours(int8_bundle: Path, look: Look) -> None:
+def test_a_cameras_own_format_has_its_colours(quick_bundle: Path, look: Look) -> None:
     """YUYV whose every pixel is red, by BT.601: Y 81, Cb 90, Cr 240."""
     frames = np.tile(np.array([[81, 90], [81, 240]], np.uint8), (1, 48, 32, 1))
-    with live_page(int8_bundle, Plugged(frames, FrameColor.YUYV)) as running, look(running.url) as seen:
+    with live_page(quick_bundle, Plugged(frames, FrameColor.YUYV)) as running, look(running.url) as seen:
         is_live(seen.page)
         pixel = seen.page.evaluate(
             """() => {
@@ -208,8 +199,8 @@ def test_a_cameras_own_format_has_its_colours(int8_bundle: Path, look: Look) -> 
         assert np.abs(np.array(pixel[2:5]) - (255, 0, 0)).max() <= 8
 
 
-def test_a_folder_ends_and_its_last_moment_stays(int8_bundle: Path, ten_frames: Frames, look: Look) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames, live=False)) as running, look(running.url) as seen:
+def test_a_folder_ends_and_its_last_moment_stays(quick_bundle: Path, ten_frames: Frames, look: Look) -> None:
+    with live_page(quick_bundle, Plugged(ten_frames, live=False)) as running, look(running.url) as seen:
         expect(seen.page.locator("#status")).to_have_text("Ended")
         expect(seen.page.locator("#frame")).to_have_text("frame 9")
         expect(seen.page.get_by_role("alert")).to_contain_text("The source has ended")

@@ -28,8 +28,8 @@ Frames = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def running(int8_bundle: Path, ten_frames: Frames) -> Iterator[Running]:
-    with live_page(int8_bundle, Plugged(ten_frames)) as found:
+def running(quick_bundle: Path, ten_frames: Frames) -> Iterator[Running]:
+    with live_page(quick_bundle, Plugged(ten_frames)) as found:
         yield found
 
 
@@ -108,11 +108,11 @@ def test_browsers_that_go_are_noticed_and_one_that_does_not_read_holds_nobody_up
     until(lambda: running.board.pictures.watchers == 0)
 
 
-def test_a_browser_that_takes_nothing_any_more_has_gone(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_that_takes_nothing_any_more_has_gone(quick_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of a laptop whose lid was shut: its connection stands, and nobody reads."""
     monkeypatch.setattr("edge_resnet.web.server.GONE_MS", 500)
     noise = np.random.default_rng(0).integers(0, 256, (3, 720, 1280, 3), np.uint8)  # large pictures
-    with live_page(int8_bundle, Plugged(noise, FrameColor.RGB)) as found:
+    with live_page(quick_bundle, Plugged(noise, FrameColor.RGB)) as found:
         here = urlsplit(found.url)
         with socket.create_connection((here.hostname, here.port)) as stuck:
             stuck.sendall(b"GET /video HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -143,8 +143,8 @@ def test_a_name_that_somebody_else_may_own_is_not(running: Running, path: str, h
     assert response.status == 400 or response.headers["content-security-policy"] == HEADERS["content-security-policy"]
 
 
-def test_beyond_this_machine_only_the_token_lets_in(int8_bundle: Path, ten_frames: Frames) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as found:
+def test_beyond_this_machine_only_the_token_lets_in(quick_bundle: Path, ten_frames: Frames) -> None:
+    with live_page(quick_bundle, Plugged(ten_frames), Address("0.0.0.0", 0)) as found:
         port, query = urlsplit(found.url).port, urlsplit(found.url).query
         token = query.removeprefix("token=")
         assert len(token) == 32 and "0.0.0.0" not in found.url
@@ -163,20 +163,20 @@ def test_beyond_this_machine_only_the_token_lets_in(int8_bundle: Path, ten_frame
         assert next(events(get(here, f"/events?{query}")))[0] == "hello"
 
 
-def test_a_port_that_is_taken_is_one_line(int8_bundle: Path, ten_frames: Frames, running: Running) -> None:
+def test_a_port_that_is_taken_is_one_line(quick_bundle: Path, ten_frames: Frames, running: Running) -> None:
     taken = Address(port=urlsplit(running.url).port or 0)
     with (
         pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1:{taken.port} .*in use.*give another --port"),
-        live_page(int8_bundle, Plugged(ten_frames), taken),
+        live_page(quick_bundle, Plugged(ten_frames), taken),
     ):
         pass
 
 
 @pytest.mark.parametrize("host", ["", "no.such.host.invalid", "192.0.2.1", "a..b", "x" * 80])
-def test_a_host_that_is_not_here_is_one_line(host: str, int8_bundle: Path, ten_frames: Frames) -> None:
+def test_a_host_that_is_not_here_is_one_line(host: str, quick_bundle: Path, ten_frames: Frames) -> None:
     with (
         pytest.raises(UnavailableError, match="--host of a network"),
-        live_page(int8_bundle, Plugged(ten_frames), Address(host, 0)),
+        live_page(quick_bundle, Plugged(ten_frames), Address(host, 0)),
     ):
         pass
 
@@ -188,9 +188,9 @@ def test_which_hosts_are_this_machine_alone() -> None:
     )
 
 
-def test_a_lost_camera_is_told_and_a_folders_end_too(int8_bundle: Path, ten_frames: Frames) -> None:
+def test_a_lost_camera_is_told_and_a_folders_end_too(quick_bundle: Path, ten_frames: Frames) -> None:
     source = Plugged(ten_frames)
-    with live_page(int8_bundle, source) as found:
+    with live_page(quick_bundle, source) as found:
         until(lambda: found.board.moment()["status"] == "live")
         source.plugged.clear()
         until(lambda: found.board.moment()["status"] == "lost")
@@ -198,13 +198,13 @@ def test_a_lost_camera_is_told_and_a_folders_end_too(int8_bundle: Path, ten_fram
         source.plugged.set()
         until(lambda: found.board.moment()["status"] == "live" and found.board.moment()["reconnects"] == 1)
     assert found.board.moment()["status"] == "stopped"
-    with live_page(int8_bundle, Plugged(ten_frames, live=False)) as found:
+    with live_page(quick_bundle, Plugged(ten_frames, live=False)) as found:
         until(lambda: found.board.moment()["status"] == "ended")
         assert found.board.moment()["view"]["answered"] == len(ten_frames)
 
 
-def test_whoever_watches_learns_of_the_end(int8_bundle: Path, ten_frames: Frames) -> None:
-    with live_page(int8_bundle, Plugged(ten_frames)) as found:
+def test_whoever_watches_learns_of_the_end(quick_bundle: Path, ten_frames: Frames) -> None:
+    with live_page(quick_bundle, Plugged(ten_frames)) as found:
         watching = events(get(found.url, "/events"))
         next(watching)
     assert [moment["status"] for _, moment in watching][-1] == "stopped"
