@@ -36,7 +36,7 @@ $(BUILDS): pyproject.toml constraints.txt
 	touch $(BUILDS)
 
 $(READY): $(BUILDS)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,tune,camera,web,trust,registry,monitor,loadgen,dev,docs,parity]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,tune,camera,web,trust,registry,oci,mlflow,ray,monitor,loadgen,dev,docs,parity]'
 	touch $(READY)
 
 demo: $(BUILDS)
