@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from edge_resnet.errors import OutputError
 
@@ -57,6 +58,32 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def append_from(path: Path, start: int, pieces: Iterable[bytes]) -> int:
+    """Goes on with a file from one of its bytes on, or makes it anew from 0; what came before an error stays there.
+
+    Args:
+        path: the file, which is there unless ``start`` is 0.
+        start: how many of its bytes are kept.
+        pieces: what follows them. What the iterable raises is passed on unchanged.
+
+    Returns:
+        The bytes that came.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    came = 0
+    with _opened(path, "r+b" if start else "wb") as file:
+        with _explained(path):
+            file.truncate(start)
+            file.seek(start)
+        for piece in pieces:
+            with _explained(path):
+                _write_all(file, piece)
+            came += len(piece)
+    return came
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -133,6 +160,11 @@ def _final_place(path: Path) -> Path:
 
 def _temporary_beside(place: Path) -> Path:
     return place.with_name(f".edge-resnet-{secrets.token_hex(8)}.partial")
+
+
+def _opened(path: Path, mode: Literal["r+b", "wb"]) -> FileIO:
+    with _explained(path):
+        return open(path, mode, buffering=0)
 
 
 def _created(temporary: Path, path: Path) -> FileIO:

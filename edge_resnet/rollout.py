@@ -15,8 +15,8 @@ from typing import Any
 
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import RecipeError
+from edge_resnet.registry.content import Registry
 from edge_resnet.registry.names import Reference
-from edge_resnet.registry.store import Registry
 from edge_resnet.toml_table import Table, parse_toml
 
 RINGS = ("any", "stable", "canary")
@@ -119,7 +119,7 @@ def assign(fleet: Fleet, registry: Registry) -> tuple[Assignment, ...]:
         tag, why = _tag(device, fleet.models[device.model])
         reference = Reference(device.model, tag)
         if reference not in digests:
-            digests[reference] = registry.describe(registry.resolve(reference)).digest
+            digests[reference] = registry.find(reference).digest
         command = f"edge-resnet pull {shlex.quote(fleet.registry)} {reference} -o {device.model}.edge"
         found.append(Assignment(device.name, device.target, str(reference), digests[reference], why, command))
     return tuple(found)

@@ -7,6 +7,16 @@ from typing import Annotated
 import typer
 
 Place = Annotated[
-    str, typer.Argument(metavar="REGISTRY", help="A folder, or a URL that fsspec knows, such as s3://bucket/models.")
+    str,
+    typer.Argument(
+        metavar="REGISTRY",
+        help="A folder, a URL that fsspec knows, such as s3://bucket/models, or an OCI registry: oci://HOST/models.",
+    ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME[:TAG]", help="Its name there; without a tag, `latest`.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME[:TAG]]",
+        help="Its name there, without a tag `latest`; left out, it is the last part of REGISTRY, as in oci://HOST/models/NAME:TAG.",
+    ),
+]

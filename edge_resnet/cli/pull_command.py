@@ -14,8 +14,8 @@ from edge_resnet.cli._trust import Trust
 
 def run(
     registry: Place,
-    name: Name,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")],
+    name: Name = None,
     trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
@@ -23,9 +23,9 @@ def run(
 
     Example: `edge-resnet pull s3://robots/models shelf-camera:v3 -o model.edge --trust keys/`
     """
-    from edge_resnet.registry import Reference, open_registry, pull
+    from edge_resnet.registry import located, pull
 
-    done = pull(open_registry(registry), Reference.parse(name), output, BarProgress(), trust)
+    done = pull(*located(registry, name), output, BarProgress(), trust)
     if json:
         print_json(done.to_json())
     else:

@@ -15,7 +15,7 @@ from edge_resnet.cli._trust import Trust
 def run(
     bundle: Annotated[Path, typer.Argument(metavar="F.edge", help="The bundle to send.")],
     registry: Place,
-    name: Name,
+    name: Name = None,
     trust: Trust = None,
     json: JsonFlag = False,
 ) -> None:
@@ -23,9 +23,9 @@ def run(
 
     Example: `edge-resnet push model.edge s3://robots/models shelf-camera:v3`
     """
-    from edge_resnet.registry import Reference, open_registry, push
+    from edge_resnet.registry import located, push
 
-    done = push(bundle, open_registry(registry), Reference.parse(name), BarProgress(), trust)
+    done = push(bundle, *located(registry, name), BarProgress(), trust)
     if json:
         print_json(done.to_json())
     else:

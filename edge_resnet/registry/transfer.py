@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import open_bundle
 from edge_resnet.errors import BundleError, RegistryError, TrustError
-from edge_resnet.output import check_writable, write_atomically
+from edge_resnet.output import append_from, check_writable, write_atomically
 from edge_resnet.progress import Progress
+from edge_resnet.registry.content import Kept, Registry, described, parts_of
 from edge_resnet.registry.names import Reference
-from edge_resnet.registry.store import Kept, Registry, described, parts_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Pulled:
 def push(
     bundle: Path, registry: Registry, reference: Reference, progress: Progress, trust: Path | None = None
 ) -> Pushed:
-    """Sends a bundle's parts, then says what it is made of, then lets the tag mean it.
+    """Sends a bundle's parts, then lets the tag mean it.
 
     Args:
         bundle: the ``.edge`` file.
@@ -66,15 +66,15 @@ def push(
         BundleError: it is damaged or no bundle.
         TrustError: no trusted key has signed it.
         UnavailableError: the registry cannot be reached or written.
+        OutputError: it is a folder, and cannot be written.
     """
     opened = open_bundle(bundle, trust)
     digest, data = opened.digest, opened.file  # not read again: another file may lie there by now
     kept, sent = described(data, digest), 0
     with progress.stage(f"push {reference}", len(data)):
-        for part in parts_of(data):
-            sent += len(part) if registry.write_part(part) else 0
-            progress.advance(len(part))
-    registry.write_file(kept)
+        for part, piece in zip(kept.parts, parts_of(data), strict=True):
+            sent += len(piece) if registry.write_part(reference, part, piece) else 0
+            progress.advance(len(piece))
     registry.write_tag(reference, kept)
     return Pushed(str(reference), kept.file, digest, kept.bytes, sent)
 
@@ -99,11 +99,12 @@ def pull(
         OutputError: the place cannot be written.
     """
     check_writable(output)
-    kept = registry.describe(registry.resolve(reference))
+    kept = registry.find(reference)
     folder = output.with_name(f".{output.name}.{kept.file[:16]}.pull")
     folder.mkdir(exist_ok=True)
     with progress.stage(f"pull {reference}", kept.bytes):
-        fetched = sum(_fetch(registry, part, folder, progress) for part in dict.fromkeys(kept.parts))
+        parts = dict.fromkeys(kept.parts)
+        fetched = sum(_fetch(registry, reference, part, folder / part, progress) for part in parts)
     whole = folder / "whole.edge"
     write_atomically(whole, _joined(folder, kept))
     try:
@@ -120,16 +121,34 @@ def pull(
     return Pulled(str(reference), str(output), kept.file, kept.digest, kept.bytes, fetched)
 
 
-def _fetch(registry: Registry, part: str, folder: Path, progress: Progress) -> int:
-    """Brings one part, unless it is there; returns the bytes that came."""
-    place = folder / part
-    if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() == part:
-        progress.advance(place.stat().st_size)
+def _fetch(registry: Registry, reference: Reference, part: str, place: Path, progress: Progress) -> int:
+    """Brings one part, or what is not there of it yet; returns the bytes that came.
+
+    Raises:
+        RegistryError: it is not what its name says.
+    """
+    there = place.stat().st_size if place.is_file() else 0
+    if there and _is(place, part):
+        progress.advance(there)
         return 0
-    data = registry.read_part(part)
-    write_atomically(place, data)
-    progress.advance(len(data))
-    return len(data)
+    came = 0
+    for start in dict.fromkeys((there, 0)):  # again from its start, where what was there is not its beginning
+        rest = registry.read_part(reference, part, start)
+        came += append_from(place, rest.start, _told(rest.pieces, progress))
+        if _is(place, part):
+            return came
+    place.unlink()
+    raise RegistryError(f"{registry.address}: the part {part[:16]} is damaged: remove it there, and push again")
+
+
+def _is(place: Path, part: str) -> bool:
+    return hashlib.sha256(place.read_bytes()).hexdigest() == part
+
+
+def _told(pieces: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        progress.advance(len(piece))
 
 
 def _joined(folder: Path, kept: Kept) -> Iterator[bytes]:

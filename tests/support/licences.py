@@ -13,7 +13,7 @@ from edge_resnet.installed import ROOT, closure, licence
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "runtime": (),
-    "device": ("trust", "registry", "monitor", "camera", "web", "cuda"),
+    "device": ("trust", "registry", "oci", "monitor", "camera", "web", "cuda"),
     "build": ("build", "rtx", "plots"),
 }
 """What asks for a package, the first counts: the runtime itself, its extras on a device, what builds bundles."""
@@ -40,6 +40,8 @@ SPELT = {
 NVIDIA = "NVIDIA's own"
 LOOKED_UP = {
     "av": ("BSD-3-Clause", "BSD-3-Clause; with FFmpeg, LGPL-3.0-or-later, and x264 and x265, GPL-2.0-or-later"),
+    "certifi": ("MPL-2.0", "MPL-2.0"),
+    "oras": ("LICENSE", "Apache-2.0"),
     "python-dateutil": ("Dual License", "Apache-2.0 AND BSD-3-Clause"),
     **{f"tensorrt-rtx-cu12{part}": ("Proprietary", NVIDIA) for part in ("", "-bindings", "-libs")},
 }

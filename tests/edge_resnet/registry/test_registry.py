@@ -15,7 +15,9 @@ import pytest
 from edge_resnet.bundle import Bundle, open_bundle
 from edge_resnet.errors import BundleError, OutputError, RegistryError, TrustError, UnavailableError
 from edge_resnet.progress import Progress
-from edge_resnet.registry import Reference, Registry, open_registry, pull, push, store, transfer
+from edge_resnet.registry import Reference, Registry, content, located, open_registry, pull, push, transfer
+from edge_resnet.registry import files as files_module
+from edge_resnet.registry.files import FileRegistry, open_files
 from edge_resnet.signing import load_key, make_keys, sign_bundle
 
 V1, V2 = Reference.parse("shelf:v1"), Reference.parse("shelf:v2")
@@ -24,7 +26,7 @@ V1, V2 = Reference.parse("shelf:v1"), Reference.parse("shelf:v2")
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundles here have a MB: some dozen parts of it."""
-    monkeypatch.setattr(store, "PART", 50_000)
+    monkeypatch.setattr(content, "PART", 50_000)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,9 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> FileRegistry:
     address = tmp_path / "registry" if request.param == "folder" else request.getfixturevalue("s3")
-    return open_registry(f"{address}/{tmp_path.name}")
+    return open_files(f"{address}/{tmp_path.name}")
 
 
 def files(folder: Path) -> list[Path]:
@@ -68,7 +70,7 @@ def test_what_was_pushed_is_what_is_pulled(registry: Registry, quick_bundle: Pat
     pulled = pull(registry, V1, tmp_path / "model.edge", Progress())
     assert (tmp_path / "model.edge").read_bytes() == data
     assert pulled.file == pushed.file == hashlib.sha256(data).hexdigest() and pulled.fetched == len(data)
-    assert [str(reference) for reference, _ in registry.tags()] == ["shelf:v1"]
+    assert [str(reference) for reference, _ in registry.listing()] == ["shelf:v1"]
     assert files(tmp_path) == sorted([tmp_path / "model.edge", *files(tmp_path / "registry")])
 
 
@@ -76,45 +78,48 @@ def test_what_is_there_is_not_sent_again(registry: Registry, quick_bundle: Path,
     push(quick_bundle, registry, V1, Progress())
     assert push(quick_bundle, registry, V2, Progress()).sent == 0
     assert push(fp32_bundle, registry, V2, Progress()).sent > 0
-    first, second = (file for _, file in registry.tags())
+    first, second = (kept.file for _, kept in registry.listing())
     assert first == hashlib.sha256(quick_bundle.read_bytes()).hexdigest() != second
 
 
-def broken_after(registry: Registry, name: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_after(owner: object, name: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network goes away after so many calls of a method of the storage."""
-    count, work = iter(range(calls)), getattr(registry._files, name)
+    count, work = iter(range(calls)), getattr(owner, name)
 
     def limited(*arguments: Any, **named: Any) -> Any:
         if next(count, None) is None:
             raise ConnectionError("the network is gone")
         return work(*arguments, **named)
 
-    monkeypatch.setattr(registry._files, name, limited)
+    monkeypatch.setattr(owner, name, limited)
 
 
-def test_a_broken_push_goes_on(registry: Registry, quick_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_push_goes_on(registry: FileRegistry, quick_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken_after(registry, "pipe_file", 5, broken)
+        if registry._local:
+            broken_after(files_module, "write_atomically", 5, broken)
+        else:
+            broken_after(registry._files, "pipe_file", 5, broken)
         with pytest.raises(UnavailableError, match="cannot be used .ConnectionError: the network is gone"):
             push(quick_bundle, registry, V1, Progress())
-    assert list(registry.tags()) == []
+    assert list(registry.listing()) == []
     whole = push(quick_bundle, registry, V1, Progress())
-    assert whole.sent == whole.bytes - 5 * store.PART
+    assert whole.sent == whole.bytes - 5 * content.PART
 
 
 def test_a_broken_pull_goes_on(
-    registry: Registry, quick_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FileRegistry, quick_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(quick_bundle, registry, V1, Progress())
     output = tmp_path / "model.edge"
     output.write_bytes(b"what was there")
     with monkeypatch.context() as broken:
-        broken_after(registry, "cat_file", 2 + 5, broken)  # two documents, then parts
+        broken_after(registry._files, "cat_file", 2 + 5, broken)  # two documents, then parts
         with pytest.raises(UnavailableError, match="the network is gone"):
             pull(registry, V1, output, Progress())
     assert output.read_bytes() == b"what was there"
     again = pull(registry, V1, output, Progress())
-    assert again.fetched == again.bytes - 5 * store.PART
+    assert again.fetched == again.bytes - 5 * content.PART
     assert output.read_bytes() == quick_bundle.read_bytes()
 
 
@@ -174,10 +179,9 @@ def test_a_damaged_document_is_refused(folder: Path, content: bytes) -> None:
 
 def test_a_file_that_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
     registry, data = open_registry(folder), b"no bundle" * 20_000
-    kept = store.described(data, "0" * 64)
-    for part in store.parts_of(data):
-        registry.write_part(part)
-    registry.write_file(kept)
+    kept = content.described(data, "0" * 64)
+    for part, piece in zip(kept.parts, content.parts_of(data), strict=True):
+        registry.write_part(V1, part, piece)
     registry.write_tag(V1, kept)
     refused(folder, BundleError, "not an edge-resnet bundle")
 
@@ -216,8 +220,10 @@ def test_what_was_checked_is_what_goes_in_and_comes_out(
 
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     registry = open_registry(folder)
-    with pytest.raises(RegistryError, match="has no 'shelf:v9': push it"):
+    with pytest.raises(RegistryError, match="has no 'shelf:v9': of that name it has v1$"):
         pull(registry, Reference.parse("shelf:v9"), tmp_path / "model.edge", Progress())
+    with pytest.raises(RegistryError, match="has no 'belt:v1': nothing of that name is there: push it, or see"):
+        pull(registry, Reference.parse("belt:v1"), tmp_path / "model.edge", Progress())
     with pytest.raises(OutputError, match="does not exist: create it first"):
         pull(registry, V1, tmp_path / "no" / "model.edge", Progress())
     with pytest.raises(RegistryError, match="is no registry"):
@@ -245,3 +251,29 @@ def test_a_refused_bundle_leaves_nothing_behind(folder: Path, tmp_path: Path) ->
     before = files(tmp_path)
     refused(folder, TrustError, "is not signed", tmp_path / "ours.pub")
     assert files(tmp_path) == before
+
+
+def test_what_had_come_of_another_part_is_fetched_anew(folder: Path, quick_bundle: Path, tmp_path: Path) -> None:
+    registry, output = open_registry(folder), tmp_path / "model.edge"
+    kept = registry.find(V1)
+    begun = tmp_path / f".model.edge.{kept.file[:16]}.pull"
+    begun.mkdir()
+    (begun / kept.parts[0]).write_bytes(b"zeros, say, after the power was lost")
+    assert pull(registry, V1, output, Progress()).fetched == kept.bytes
+    assert output.read_bytes() == quick_bundle.read_bytes() and not begun.exists()
+
+
+def test_a_name_apart_or_in_the_address(folder: Path) -> None:
+    for given in ((str(folder), "shelf:v1"), (f"{folder}/shelf:v1", None)):
+        registry, reference = located(*given)
+        assert (registry.address, reference) == (str(folder), V1)
+    assert located("oci://127.0.0.1:5000/shelf", None)[1] == Reference("shelf", "latest")
+    for address in ("shelf:v1", "/shelf", "oci://127.0.0.1:5000", "s3://robots"):
+        with pytest.raises(RegistryError, match="is a registry, or a name in none: give REGISTRY and NAME"):
+            located(address, None)
+
+
+def test_a_password_in_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        pull(open_registry("ftp://robot:hunter2@127.0.0.1:9/models"), V1, tmp_path / "model.edge", Progress())
+    assert "hunter2" not in str(caught.value) and "ftp://robot:" in str(caught.value)
