@@ -250,7 +250,7 @@ class Runtime:
         return found, run_ms
 
     def _require_finite(self, answers: npt.NDArray[np.float32]) -> None:
-        if math.isfinite(np.add.reduce(answers, axis=None, dtype=np.float64)):  # NaN and infinity survive a sum: one pass
+        if math.isfinite(np.add.reduce(answers, axis=None, dtype=np.float64)):  # one pass: a sum keeps NaN and infinity
             return
         self._count("not_finite", len(answers))
         first = int(np.argmin(np.isfinite(answers).reshape(len(answers), -1).all(axis=1)))
