@@ -129,6 +129,12 @@ def test_depth_is_of_brackets_and_not_of_text() -> None:
             parse_json(wrong)
 
 
+def test_a_limit_above_pythons_own_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "json_depth=1e6")
+    with pytest.raises(ValueError, match="too deep in one another for Python"):
+        parse_json(b"[" * 200_000 + b"]" * 200_000)
+
+
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (9,)])
 def test_golden_samples_that_promise_more_than_they_hold(tmp_path: Path, shape: tuple[int, ...]) -> None:
     buffer = io.BytesIO()
