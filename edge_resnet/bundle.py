@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 from edge_resnet.errors import BundleError
 from edge_resnet.limits import check, parse_json
 from edge_resnet.output import write_atomically
-from edge_resnet.sealed_zip import FORMAT, Entry, Seal, check_name, entries_of, read_seal, seal, signed
+from edge_resnet.sealed_zip import FORMAT, Entry, Seal, check_name, digest_of, entries_of, read_seal, seal, signed
 from edge_resnet.signatures import Signature, of_bundle
 from edge_resnet.trust import TrustedKeys, required
 
@@ -196,6 +196,10 @@ class Bundle:
         self._check_hash(name, data)
         return data
 
+    def size(self, name: str) -> int:
+        """The bytes of a member that is there; it is not read."""
+        return self._entries[name].size
+
     def verify_members(self) -> None:
         """Checks each member alone; ``open_bundle`` has already checked all bytes together.
 
@@ -213,13 +217,16 @@ class Bundle:
             raise BundleError(f"member '{name}' is not the one that the manifest lists: build the bundle again")
 
 
-def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
+def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> str:
     """Writes a bundle, whole or not at all; the same manifest and members give the same bytes.
 
     Args:
         path: the ``.edge`` file; its folder must exist.
         manifest: what the bundle says about itself; each engine's member must be among ``members``.
         members: name to content; a name is a relative path of ASCII letters, digits, ``.``, ``_``, ``+`` and ``-``.
+
+    Returns:
+        The bundle's digest.
 
     Raises:
         BundleError: a name cannot be used, the manifest does not fit the members, or all is over a limit.
@@ -237,6 +244,7 @@ def write_bundle(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -
     pieces = seal({MANIFEST: document, **in_order})
     check(sum(map(len, pieces)), "bundle_bytes", f"bundle '{path}'", BundleError, "bytes")
     write_atomically(path, pieces)
+    return digest_of(pieces)
 
 
 def open_bundle(path: Path, trust: str | Path | None = None) -> Bundle:
@@ -262,6 +270,25 @@ def read_bundle(path: Path, trust: tuple[TrustedKeys, ...]) -> Bundle:
     found = _seal_of(path, data)
     for keys in trust:
         keys.require(f"bundle '{path}'", of_bundle(found.digest), found.signatures)
+    return _parsed(path, data, found, trust)
+
+
+def own_bundle(path: Path, digest: str) -> Bundle:
+    """The bundle that this process has just made, and that nobody can have signed yet: its digest says that it is the one.
+
+    What lies beside it must be signed by whom ``EDGE_RESNET_TRUST`` names, as anywhere.
+
+    Raises:
+        BundleError: another one lies there, or as ``open_bundle``.
+    """
+    data = _read_file(path)
+    found = _seal_of(path, data)
+    if found.digest != digest:
+        raise BundleError(f"bundle '{path}' has become another one since it was built: build it again")
+    return _parsed(path, data, found, required(None))
+
+
+def _parsed(path: Path, data: bytes, found: Seal, trust: tuple[TrustedKeys, ...]) -> Bundle:
     try:
         entries = entries_of(data, found)
         if next(iter(entries), None) != MANIFEST:

@@ -113,10 +113,10 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
         manifest, members = _contents(recipe, source, lowering, judge, built)
         with stages.stage("bundle"):
             members |= _usual(calibration, source, judge).member()
-            write_bundle(recipe.build.output, manifest, members)
+            digest = write_bundle(recipe.build.output, manifest, members)
         if recipe.build.report:
             with stages.stage("report"):
-                page = _report(recipe, evaluation, built, stages)
+                page = _report(recipe, digest, evaluation, built, stages)
         notes = (each.engine.note_on(each.precision) for each in wanted)
         for note in dict.fromkeys((*source.changes, *filter(None, notes))):
             stages.progress.note(note)
@@ -130,12 +130,14 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     )
 
 
-def _report(recipe: Recipe, evaluation: ImageSet | None, built: list[BuiltTarget], stages: Stages) -> str | None:
+def _report(
+    recipe: Recipe, digest: str, evaluation: ImageSet | None, built: list[BuiltTarget], stages: Stages
+) -> str | None:
     """Writes the page about the bundle. The bundle stands without it, so what hinders is a note."""
     answers = {one.result.target: one.answers for one in built if one.answers is not None and one.failure is None}
     place = report_path(recipe.build.output)
     try:
-        report_of_build(recipe.build.output, place, evaluation, answers)
+        report_of_build(recipe.build.output, digest, place, evaluation, answers)
     except EdgeResnetError as error:
         stages.progress.note(f"no report: {error}")
         return None

@@ -78,7 +78,7 @@ def _bundle(path: Path, trust: Path | None) -> dict[str, Any]:
     if calibration is not None and isinstance(calibration["images"], dict):
         images = {key: value for key, value in calibration["images"].items() if key != "sha256"}
         manifest["calibration"] = {**calibration, "images": images}
-    members = {name: len(bundle.read(name)) for name in bundle.names}
+    members = {name: bundle.size(name) for name in bundle.names}
     signed_by = [each.key for each in bundle.signatures]
     return {"kind": "bundle", "digest": bundle.digest, "signed_by": signed_by, **manifest, "members": members}
 

@@ -137,10 +137,10 @@ class Runtime:
         self.path = path
         self.color = color_named(color)
         plan = LoadPlan(chosen(Verify, "verify", verify), chosen(Fallback, "fallback", fallback), cuda)
-        bundle = open_bundle(path, trust)
+        self._trust = trust
+        bundle = self._open()
         self.digest = bundle.digest
         """SHA-256 of the bundle that the engine is of, in hex."""
-        self._trust = trust
         self._check_kind(bundle.manifest.labels)
         self.engine: Engine
         found, self.engine = load(path, bundle, target, plan)
@@ -160,6 +160,9 @@ class Runtime:
     def _check_kind(self, labels: tuple[str, ...] | None) -> None:
         """Refuses a bundle that is not for this class, by its labels, before its engine is loaded."""
 
+    def _open(self) -> Bundle:
+        return open_bundle(self.path, self._trust)
+
     def reopen(self) -> Bundle:
         """Opens the bundle again, by the same trust, for what else is in it: the runtime keeps its engine alone.
 
@@ -167,7 +170,7 @@ class Runtime:
             BundleError: another one lies there by now, which this engine is not of; or it cannot be read any more.
             TrustError: no trusted key has signed what lies there.
         """
-        bundle = open_bundle(self.path, self._trust)
+        bundle = self._open()
         if bundle.digest != self.digest:
             raise BundleError(f"bundle '{self.path}' has become another one since its engine was loaded: start again")
         return bundle

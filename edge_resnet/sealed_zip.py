@@ -123,6 +123,13 @@ def seal(members: Mapping[str, bytes]) -> list[bytes]:
     return [*pieces, _comment(digest.hexdigest(), ())]
 
 
+def digest_of(pieces: Sequence[bytes]) -> str:
+    """The digest of what ``seal`` gave."""
+    found = _COMMENT.match(pieces[-1])
+    assert found is not None
+    return found[1].decode()
+
+
 def signed(data: bytes, seal: Seal, signatures: Iterable[Signature]) -> list[bytes]:
     """The pieces of an archive with these signatures in the place of its own; its digest stays what it is."""
     comment = _comment(seal.digest, signatures)

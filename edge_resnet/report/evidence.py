@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -64,14 +64,16 @@ class Evidence:
         return tuple(chain.from_iterable(self.rows))
 
 
-def gather(path: Path, bundle: Bundle, disagreement: Mapping[str, Disagreement], trust: Path | None = None) -> Evidence:
+def gather(
+    path: Path, bundle: Bundle, disagreement: Mapping[str, Disagreement], start: Callable[[str], Runtime]
+) -> Evidence:
     """Reads a bundle and measures what can be measured here.
 
     Args:
         path: a ``.edge`` bundle.
         bundle: the same, opened.
         disagreement: of its targets, where images were at hand.
-        trust: public keys, of which one must have signed it; None asks for none.
+        start: loads the bundle's engine for a target.
 
     Raises:
         BundleError: a member is not what the manifest says, or another bundle lies there by now.
@@ -79,13 +81,13 @@ def gather(path: Path, bundle: Bundle, disagreement: Mapping[str, Disagreement],
     network = QDQ_MEMBER if QDQ_MEMBER in bundle.names else FP32_MEMBER
     model = parse_onnx(bundle.read(network), network)
     tensors, frames = _tensors(bundle)
-    speed, not_run = _speed(path, bundle, trust)
+    speed, not_run = _speed(path, bundle, start)
     return Evidence(
         path=path,
         bytes=path.stat().st_size,
         digest=bundle.digest,
         manifest=bundle.manifest,
-        members={name: len(bundle.read(name)) for name in bundle.names},
+        members={name: bundle.size(name) for name in bundle.names},
         rows=rows_of(model),
         tensors=tensors,
         frames=frames,
@@ -103,11 +105,11 @@ def _tensors(bundle: Bundle) -> tuple[tuple[QuantizedTensor, ...], int]:
     return quantizer_noise(parse_onnx(bundle.read(QDQ_MEMBER), QDQ_MEMBER), chosen), len(chosen)
 
 
-def _speed(path: Path, bundle: Bundle, trust: Path | None) -> tuple[dict[str, Speed], dict[str, str]]:
+def _speed(path: Path, bundle: Bundle, start: Callable[[str], Runtime]) -> tuple[dict[str, Speed], dict[str, str]]:
     speed, not_run = {}, {}
     for entry in bundle.manifest.engines:
         try:
-            with Runtime(path, target=entry.target, trust=trust) as runtime:
+            with start(entry.target) as runtime:
                 if runtime.digest != bundle.digest:
                     raise BundleError(f"bundle '{path}' has become another one meanwhile: make the report again")
                 (latency,) = measure_latency([runtime], [entry.precision], RUNS)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
+from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle, own_bundle
 from edge_resnet.calibration_images import labelled
 from edge_resnet.check import BATCH, float_run
 from edge_resnet.checking import compare_with_calibration, contestant_of
@@ -18,6 +18,18 @@ from edge_resnet.progress import Progress
 from edge_resnet.report.answers import Answers, Disagreement, Recorded, disagreement
 from edge_resnet.report.evidence import gather
 from edge_resnet.report.page import render
+from edge_resnet.runtime import Runtime
+
+
+class _OwnRuntime(Runtime):
+    """Of a bundle that this process has just made: see ``own_bundle``."""
+
+    def __init__(self, path: Path, digest: str, target: str) -> None:
+        self._own = digest
+        super().__init__(path, target=target)
+
+    def _open(self) -> Bundle:
+        return own_bundle(self.path, self._own)
 
 
 def write_report(
@@ -48,30 +60,46 @@ def write_report(
     subjects = []
     for path, bundle in opened:
         changed = {} if images is None else _disagreements(path, bundle, images, progress)
-        subjects.append(gather(path, bundle, changed, trust))
+        subjects.append(gather(path, bundle, changed, _engines_of(path, trust)))
     return _written(output, render(subjects))
 
 
+def _engines_of(path: Path, trust: Path | None) -> Callable[[str], Runtime]:
+    return lambda target: Runtime(path, target=target, trust=trust)
+
+
 def report_of_build(
-    bundle: Path, output: Path, images: ImageSet | None, answers: Mapping[str, tuple[Answers, Answers]]
+    bundle: Path,
+    digest: str,
+    output: Path,
+    images: ImageSet | None,
+    answers: Mapping[str, tuple[Answers, Answers]],
 ) -> int:
     """Writes the page of a bundle that was just built, from answers that its check has given.
 
     Args:
-        bundle: the bundle.
+        bundle: the bundle; nobody has signed it yet, so nobody is asked to be trusted with it.
+        digest: the bundle's, as it was written.
         output: the HTML file.
         images: the evaluation images, labelled as the network's classes are; None without.
         answers: FP32's and the engine's, to these images, of each target that was checked.
 
     Returns:
         Bytes written.
+
+    Raises:
+        BundleError: another bundle lies there.
     """
-    opened = open_bundle(bundle)
+    opened = own_bundle(bundle, digest)
     labels = opened.manifest.labels
+
+    def start(target: str) -> Runtime:
+        return _OwnRuntime(bundle, digest, target)
+
     if images is None or labels is None:
-        return _written(output, render([gather(bundle, opened, {})]))
+        return _written(output, render([gather(bundle, opened, {}, start)]))
     changed = {target: disagreement(*each, images, labels) for target, each in answers.items()}
-    return _written(output, render([gather(bundle, opened, changed)]))
+    return _written(output, render([gather(bundle, opened, changed, start)]))
 
 
 def _disagreements(path: Path, bundle: Bundle, images: ImageSet, progress: Progress) -> dict[str, Disagreement]:

@@ -24,8 +24,12 @@ from hand_made_bundles import MEMBERS, in_order, sealed, written, zipped
 
 from edge_resnet import bundle as bundle_module
 from edge_resnet.bundle import open_bundle, write_bundle
+from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
+from edge_resnet.companion import companion_path
 from edge_resnet.errors import BundleError, EdgeResnetError, TrustError, UnavailableError
+from edge_resnet.recipe import Recipe
+from edge_resnet.report.making import report_of_build
 from edge_resnet.signing import load_key, make_keys, sign_bundle
 from edge_resnet.trust import VARIABLE, read_keys
 from edge_resnet.web.board import Board
@@ -281,6 +285,28 @@ def test_an_operator_and_a_program_must_both_be_satisfied(
     monkeypatch.setenv(VARIABLE, "")
     with pytest.raises(EdgeResnetError, match="EDGE_RESNET_TRUST is set, but empty: give a folder of .pub files"):
         open_bundle(path, keys)
+
+
+def test_a_build_need_not_be_signed_to_be_reported_on(
+    small_recipe: Recipe, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has made its bundle in this moment: by the digest, no other is taken for it, and nothing unsigned beside it."""
+    monkeypatch.setenv(VARIABLE, str(keys))
+    recipe = replace(small_recipe, build=replace(small_recipe.build, report=True))
+    result = build(recipe)
+    assert result.bundle is not None and result.report is not None
+    digest = hashlib.sha256(Path(result.bundle).read_bytes()[:-UNSIGNED_COMMENT]).hexdigest()
+    page = Path(result.report)
+    assert digest in page.read_text()
+    with pytest.raises(TrustError, match="is not signed"):
+        open_bundle(Path(result.bundle))
+    companion_path(Path(result.bundle), "cpu").write_bytes(b"an engine of nobody's")
+    companion_path(Path(result.bundle), "cpu").with_suffix(".json").write_text("{}")
+    with pytest.raises(TrustError, match="engine .*model.cpu.engine is not signed"):
+        report_of_build(Path(result.bundle), digest, page, None, {})
+    written(Path(result.bundle))
+    with pytest.raises(BundleError, match="has become another one since it was built"):
+        report_of_build(Path(result.bundle), digest, page, None, {})
 
 
 def test_folders_that_are_no_ground_for_trust(tmp_path: Path, keys: Path) -> None:
