@@ -14,7 +14,7 @@ from edge_resnet.errors import RecipeError
 from edge_resnet.limits import check_file
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    import tomllib as tomllib
 else:
     import tomli as tomllib
 

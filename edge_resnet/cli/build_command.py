@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +16,9 @@ from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Lev
 from edge_resnet.demo import demo_recipe
 from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.recipe import PRECISIONS, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from edge_resnet.chain import BuildResult
 
 
 def run(
@@ -27,6 +32,12 @@ def run(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Make every stage anew, and keep none (`edge-resnet cache`).")
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Keep a run of it in MLflow: http://…, sqlite:///mlflow.db, … (docs/fleet.md)."
+        ),
+    ] = None,
     batch: Batch = None,
     workspace: Workspace = None,
     optimization_level: Level = None,
@@ -51,7 +62,9 @@ def run(
     )
     options = given.over(chosen.engine)
     bars = BarProgress()
-    result = build(replace(chosen, engine=options), bars, NO_CACHE if no_cache else None)
+    wanted = replace(chosen, engine=options)
+    made = partial(build, wanted, bars, NO_CACHE if no_cache else None)
+    result = made() if mlflow is None else _tracked(mlflow, wanted, made, bars)
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
@@ -64,6 +77,12 @@ def run(
         if result.bundle is None and len(reasons) == 1:
             raise result.failures[0]
         raise GateError("; ".join(reasons))  # the other targets are written: exit code 3 says so
+
+
+def _tracked(store: str, recipe: Recipe, made: Callable[[], BuildResult], bars: BarProgress) -> BuildResult:
+    from edge_resnet.mlflow_runs import tracked
+
+    return tracked(store, recipe, made, bars)
 
 
 def _with_flags(

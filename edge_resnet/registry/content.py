@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from edge_resnet.addresses import without_password
 from edge_resnet.errors import EdgeResnetError, RegistryError, UnavailableError
 from edge_resnet.limits import limits
 from edge_resnet.registry.names import Reference
@@ -17,7 +18,6 @@ PART = 8 << 20
 """Bytes of a part, but the last."""
 SHOWN_TAGS = 10
 _HASH = re.compile(r"[0-9a-f]{64}")
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s@]*@")
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,6 @@ def no_such(registry: Registry, reference: Reference) -> RegistryError:
         else f"nothing of that name is there: push it, or see `edge-resnet registry {registry.address}`"
     )
     return RegistryError(f"{registry.address} has no '{reference}': {known}")
-
-
-def without_password(text: str) -> str:
-    """An address, or a message with addresses in it, that may be shown."""
-    return _PASSWORD.sub(r"\1:…@", text)
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_resnet.addresses import without_password
 from edge_resnet.errors import RegistryError, UnavailableError
 from edge_resnet.limits import limits, parse_json
 from edge_resnet.output import write_atomically
 from edge_resnet.registry import content
-from edge_resnet.registry.content import Kept, Rest, no_such, reached, read_hash, read_kept, without_password
+from edge_resnet.registry.content import Kept, Rest, no_such, reached, read_hash, read_kept
 from edge_resnet.registry.names import Reference
 
 FORMAT = 1

@@ -19,9 +19,10 @@ from oras.container import Container
 from oras.defaults import default_manifest_media_type
 from oras.utils import append_url_params
 
+from edge_resnet.addresses import without_password
 from edge_resnet.errors import RegistryError
 from edge_resnet.registry import content
-from edge_resnet.registry.content import Kept, Rest, no_such, reached, read_kept, without_password
+from edge_resnet.registry.content import Kept, Rest, no_such, reached, read_kept
 from edge_resnet.registry.names import Reference
 from edge_resnet.registry.oci_client import Client, pieces
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from edge_resnet.addresses import without_password
 from edge_resnet.errors import RegistryError, UnavailableError
-from edge_resnet.registry.content import Registry, without_password
+from edge_resnet.registry.content import Registry
 from edge_resnet.registry.files import open_files
 from edge_resnet.registry.names import Reference
 
