@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import Bundle
 from edge_resnet.engines.engine import CompiledEngine
-from edge_resnet.engines.targets import all_targets
-from edge_resnet.errors import BundleError, TrustError
+from edge_resnet.engines.targets import all_targets, target_named
+from edge_resnet.errors import BundleError, TrustError, UnavailableError
 from edge_resnet.frames import FrameFormat
 from edge_resnet.limits import check_file, parse_json
-from edge_resnet.output import write_atomically
+from edge_resnet.output import write_marked
 from edge_resnet.signatures import as_lines, of_engine, read_lines
 from edge_resnet.signing import SigningKey
 
+_LOG = logging.getLogger(__name__)
 FORMAT = 2
 _ADVICE = "remove it, or make it again with `edge-resnet compile`"
 
@@ -57,7 +59,11 @@ def write_companion(
     frames: FrameFormat | None,
     key: SigningKey | None = None,
 ) -> None:
-    """Writes an engine and its record, signed if there is a key; the record last: without it the engine does not count."""
+    """Writes an engine and its record, signed if there is a key; the engine last, and an older one is gone before.
+
+    An engine whose record is missing or another's is refused, and the bundle with it: killed at any moment, this leaves
+    none of these.
+    """
     record = {
         "format": FORMAT,
         "target": target,
@@ -68,33 +74,76 @@ def write_companion(
         "frames": None if frames is None else frames.to_json(),
     }
     document = (json.dumps(record, indent=1) + "\n").encode()
-    write_atomically(engine_path, compiled.data)
-    if key is not None:
-        message = of_engine(hashlib.sha256(document).hexdigest())
-        write_atomically(signature_path(engine_path), as_lines([key.sign(message)]))
-    else:
-        with suppress(OSError):  # an older engine's, which fits this one no longer
-            signature_path(engine_path).unlink()
-    write_atomically(engine_path.with_suffix(".json"), document)
+    signature = None if key is None else as_lines([key.sign(of_engine(hashlib.sha256(document).hexdigest()))])
+    beside = {signature_path(engine_path): signature, engine_path.with_suffix(".json"): document}
+    write_marked(beside, engine_path, compiled.data)
+
+
+def targets_of(path: Path, bundle: Bundle) -> tuple[str, ...]:
+    """Targets of a bundle's engines, inside it and beside it; none is read.
+
+    A record without its engine is warned of: somebody took the engine away, or compiling broke off as it was written.
+    """
+    inside = [entry.target for entry in bundle.manifest.engines if entry.member]
+    beside = []
+    for target in all_targets():
+        place = companion_path(path, target)
+        if place.is_file():
+            beside.append(target)
+        elif place.with_suffix(".json").is_file():
+            _LOG.warning("%s is not there, but its record is: compile it again, or remove the record", place)
+    return tuple(dict.fromkeys((*inside, *beside)))
+
+
+def require_engine(path: Path, bundle: Bundle, target: str) -> str:
+    """The target's own name, if a bundle has an engine for it.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    wanted, there = target_named(target).name, targets_of(path, bundle)
+    if wanted not in there:
+        raise UnavailableError(
+            f"{path} has no engine for '{wanted}' (it has {', '.join(there) or 'none'}): "
+            f"run `edge-resnet compile {path} --target {wanted}`"
+        )
+    return wanted
+
+
+def engine_of(path: Path, bundle: Bundle, target: str) -> KeptEngine:
+    """A bundle's engine for a target: the one beside it, else the one inside.
+
+    Raises:
+        UnavailableError: there is none.
+        BundleError: the one beside has no record, or one that belongs to another bundle or does not match it.
+        TrustError: the bundle had to be signed, and the record of the engine beside it is not, by such a key.
+    """
+    wanted = require_engine(path, bundle, target)
+    engine_path = companion_path(path, wanted)
+    if engine_path.is_file():
+        return _checked(engine_path, wanted, bundle)
+    found = {
+        entry.target: (entry.member, entry.versions) for entry in bundle.manifest.engines if entry.member is not None
+    }
+    member, versions = found[wanted]
+    return KeptEngine(bundle.read(member), None, versions)
 
 
 def engines_of(path: Path, bundle: Bundle) -> dict[str, KeptEngine]:
-    """Engines of a bundle by target: those inside it, and those beside it, which come before them.
+    """All engines of a bundle by target, read and checked; raises as ``engine_of``."""
+    return {target: engine_of(path, bundle, target) for target in targets_of(path, bundle)}
+
+
+def check_records(path: Path, bundle: Bundle, targets: Iterable[str]) -> None:
+    """Refuses a bundle beside which an engine lies whose record is not for it, whether it can run here or not.
 
     Raises:
-        BundleError: an engine lies there whose record is missing, belongs to another bundle, or does not match it.
-        TrustError: the bundle had to be signed, and the record of an engine beside it is not, by such a key.
+        BundleError, TrustError: as ``engine_of``, but that the engine itself is not read.
     """
-    found = {
-        entry.target: KeptEngine(bundle.read(entry.member), None, entry.versions)
-        for entry in bundle.manifest.engines
-        if entry.member
-    }
-    for target in all_targets():
+    for target in targets:
         engine_path = companion_path(path, target)
         if engine_path.is_file():
-            found[target] = _checked(engine_path, target, bundle)
-    return found
+            _checked_record(engine_path, target, bundle)
 
 
 def read_record(engine_path: Path) -> dict[str, Any]:
@@ -148,15 +197,20 @@ def _require_trusted(engine_path: Path, document: bytes, bundle: Bundle) -> None
         keys.require(f"engine {engine_path}", of_engine(hashlib.sha256(document).hexdigest()), signatures)
 
 
-def _checked(engine_path: Path, target: str, bundle: Bundle) -> KeptEngine:
+def _checked_record(engine_path: Path, target: str, bundle: Bundle) -> dict[str, Any]:
     document = _record_bytes(engine_path)
     if bundle.trust:
         _require_trusted(engine_path, document, bundle)
     record = _parse_record(engine_path, document)
-    check_file(engine_path, "bundle_bytes", BundleError)
-    data = engine_path.read_bytes()
     if record.get("target") != target or record.get("bundle") != bundle.digest:
         raise BundleError(f"{engine_path} was compiled for another target or from another bundle: {_ADVICE}")
+    return record
+
+
+def _checked(engine_path: Path, target: str, bundle: Bundle) -> KeptEngine:
+    record = _checked_record(engine_path, target, bundle)
+    check_file(engine_path, "bundle_bytes", BundleError)
+    data = engine_path.read_bytes()
     if record.get("engine") != hashlib.sha256(data).hexdigest():
         raise BundleError(f"{engine_path} is not the engine that its record names: {_ADVICE}")
     frames, versions = record.get("frames"), record.get("versions")

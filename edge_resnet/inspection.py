@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import BUNDLE_SUFFIX, SBOM_MEMBER, open_bundle
-from edge_resnet.companion import engines_of, read_record
+from edge_resnet.companion import read_record, targets_of
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import BundleError, EdgeResnetError
@@ -57,7 +57,7 @@ def verify_bundle(path: Path, trust: Path | None = None) -> list[dict[str, Any]]
     bundle = open_bundle(path, trust)
     bundle.verify_members()
     found: list[dict[str, Any]] = []
-    compiled = engines_of(path, bundle)
+    compiled = targets_of(path, bundle)
     for name in dict.fromkeys((*(entry.target for entry in bundle.manifest.engines), *compiled)):
         target = target_named(name).at(bundle.manifest.precision)
         why_not = engine_class(target.kind).why_not_run(target) if name in compiled else "deferred: not compiled yet"

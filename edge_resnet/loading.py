@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from edge_resnet.bundle import MEASURED_ON, Bundle
-from edge_resnet.companion import KeptEngine, engines_of
+from edge_resnet.companion import check_records, engine_of, require_engine, targets_of
 from edge_resnet.engine_options import flags_of
 from edge_resnet.engines.engine import COMPILED_ON, Engine
 from edge_resnet.engines.options import recorded_options
@@ -107,28 +107,17 @@ def runnable_engines(
     Raises:
         UnavailableError: none runs here, or none is left; the message says why, for each.
     """
-    engines = _asked_for(path, engines_of(path, bundle), target)
-    for name in sorted(engines, key=lambda name: target_named(name).kind == "onnxruntime"):
+    names = targets_of(path, bundle) if target is None else (require_engine(path, bundle, target),)
+    check_records(path, bundle, names)
+    for name in sorted(names, key=lambda name: target_named(name).kind == "onnxruntime"):
         found = target_named(name).at(bundle.manifest.precision)
         why_not = engine_class(found.kind).why_not_run(found)
         if why_not is None:
-            kept = engines[name]
+            kept = engine_of(path, bundle, name)
             yield RunnableEngine(found, kept.data, kept.frames, kept.versions, _why(name, target, passed_over))
         else:
             passed_over.append(f"{name}: {why_not}")
     raise UnavailableError(f"no engine of {path} runs here: {'; '.join(passed_over) or 'it holds none'}")
-
-
-def _asked_for(path: Path, engines: dict[str, KeptEngine], target: str | None) -> dict[str, KeptEngine]:
-    if target is None:
-        return engines
-    wanted = target_named(target).name
-    if wanted not in engines:
-        raise UnavailableError(
-            f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): "
-            f"run `edge-resnet compile {path} --target {wanted}`"
-        )
-    return {wanted: engines[wanted]}
 
 
 def _why(name: str, asked: str | None, passed_over: list[str]) -> str:

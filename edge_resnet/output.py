@@ -60,6 +60,41 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise
 
 
+def write_marked(files: Mapping[Path, bytes | None], mark: Path, data: bytes) -> None:
+    """Writes files that belong together, of which one, the mark, says that the others are there.
+
+    All bytes reach the disk before anything is changed. Then the mark that was there is removed, the others take their
+    names, and the mark takes its own: who finds it finds the others that it came with, whenever this process is killed.
+
+    Args:
+        files: content by path; None removes what is there.
+        mark: the path of the file that counts.
+        data: its content.
+
+    Raises:
+        OutputError: a place cannot be written; unless that is found out between the names, nothing is changed.
+    """
+    wanted = {_final_place(path): content for path, content in {**files, mark: data}.items()}
+    waiting = {place: _temporary_beside(place) for place, content in wanted.items() if content is not None}
+    try:
+        for place, temporary in waiting.items():
+            with _created(temporary, place) as file, _explained(place):
+                _write_all(file, wanted[place] or b"")
+                os.fsync(file.fileno())
+        gone = [_final_place(mark), *(place for place, content in wanted.items() if content is None)]
+        for place in gone:
+            with _explained(place):
+                place.unlink(missing_ok=True)
+        for place, temporary in waiting.items():
+            with _explained(place):
+                os.replace(temporary, place)
+    except BaseException:
+        for temporary in waiting.values():
+            with suppress(OSError):
+                temporary.unlink()
+        raise
+
+
 def append_from(path: Path, start: int, pieces: Iterable[bytes]) -> int:
     """Goes on with a file from one of its bytes on, or makes it anew from 0; what came before an error stays there.
 

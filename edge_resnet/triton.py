@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle
-from edge_resnet.companion import KeptEngine, engines_of
+from edge_resnet.companion import KeptEngine, engine_of
 from edge_resnet.engines.options import DEFAULTS
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import BundleError, EngineError, OutputError, UnavailableError
+from edge_resnet.errors import BundleError, EngineError, OutputError
 from edge_resnet.golden import read_golden
 from edge_resnet.onnx_file import parse_onnx
 from edge_resnet.output import check_new, write_folder
@@ -96,7 +96,9 @@ def triton_model(
             f"'{called}' is no name for a model of Triton: give --name of letters, digits, '.', '_' and '-'"
         )
     backend = _ONNX_ON_GPU if target is None else _backend(target)
-    engine = KeptEngine(bundle.read(FP32_MEMBER), None, {}) if target is None else _engine(bundle_path, bundle, target)
+    engine = (
+        KeptEngine(bundle.read(FP32_MEMBER), None, {}) if target is None else engine_of(bundle_path, bundle, target)
+    )
     config = _config(called, backend, bundle, engine, batching)
     return TritonModel(called, backend, engine.data, config, bundle.manifest.labels)
 
@@ -109,17 +111,6 @@ def _backend(target: str) -> Backend:
             f"Runtime on the GPU, or a --target with TensorRT"
         )
     return _BACKENDS[found.kind]
-
-
-def _engine(path: Path, bundle: Bundle, target: str) -> KeptEngine:
-    wanted = target_named(target).name
-    engines = engines_of(path, bundle)
-    if wanted not in engines:
-        raise UnavailableError(
-            f"{path} has no engine for '{wanted}' (it has {', '.join(engines) or 'none'}): compile it first, "
-            f"`edge-resnet compile {path} --target {wanted}`"
-        )
-    return engines[wanted]
 
 
 def _config(name: str, backend: Backend, bundle: Bundle, engine: KeptEngine, batching: Batching) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.bundle import read_bundle
-from edge_resnet.companion import companion_path, engines_of
+from edge_resnet.companion import companion_path, engine_of, targets_of
 from edge_resnet.errors import EdgeResnetError, TrustError
 from edge_resnet.trust import required
 
@@ -59,7 +59,9 @@ def verify_file(path: Path, trust: Path | None = None) -> Verified:
     try:
         bundle = read_bundle(path, keys)
         bundle.verify_members()
-        engines = [target for target in engines_of(path, bundle) if companion_path(path, target).is_file()]
+        engines = [target for target in targets_of(path, bundle) if companion_path(path, target).is_file()]
+        for target in engines:
+            engine_of(path, bundle, target)
     except TrustError as error:
         return Verified(str(path), False, None, (), (), str(error))
     names = {each.names[found.key]: None for each in keys for found in bundle.signatures if found.key in each.names}

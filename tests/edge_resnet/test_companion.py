@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,7 +18,7 @@ from edge_resnet import demo, loading
 from edge_resnet.bundle import EngineEntry, open_bundle, write_bundle
 from edge_resnet.chain import build
 from edge_resnet.classifier import Classifier
-from edge_resnet.companion import companion_path, engines_of, read_record
+from edge_resnet.companion import companion_path, engines_of, read_record, write_companion
 from edge_resnet.compiling import compile_source, default_output, write_engine
 from edge_resnet.errors import BundleError, TrustError, UnavailableError
 from edge_resnet.images import open_images
@@ -122,6 +124,57 @@ def test_the_engine_of_a_bundle_that_was_built_again_is_not_loaded(
     build(replace(small_recipe, build=replace(small_recipe.build, targets=("jetson-orin-nano",))))
     with pytest.raises(BundleError, match="from another bundle"):
         Classifier(bundle)
+
+
+def killed_at(step: int, work: Callable[[], None]) -> bool:
+    """Does work in a process that dies before a step of writing; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        left = iter(range(step - 1))
+
+        def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*arguments: Any, **named: Any) -> Any:
+                if next(left, None) is None:
+                    os._exit(9)
+                return function(*arguments, **named)
+
+            return called
+
+        try:
+            os.replace, os.fsync = mortal(os.replace), mortal(os.fsync)
+            Path.unlink = mortal(Path.unlink)  # type: ignore[method-assign]
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("there", ["nothing", "an older engine"])
+def test_compiling_that_is_killed_as_it_writes_leaves_no_engine_that_is_refused(
+    engine: Path, bundle: Path, there: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At every step: none of it, or all of it; where the record alone is there, that is said."""
+    opened, data, record = open_bundle(bundle), engine.read_bytes(), engine.with_suffix(".json").read_bytes()
+    made = compile_source(bundle, "cpu").compiled
+    new = replace(made, data=made.data + b"\x82\x01\x00")  # of an unknown field
+    outcomes = []
+    for step in range(1, 20):
+        for path in (engine, engine.with_suffix(".json")):
+            path.unlink(missing_ok=True)
+        if there == "an older engine":
+            engine.write_bytes(data)
+            engine.with_suffix(".json").write_bytes(record)
+        killed = killed_at(step, lambda: write_companion(engine, "cpu", opened.digest, new, None))
+        caplog.clear()
+        kept = engines_of(bundle, opened).get("cpu")
+        outcomes.append({None: "none", data: "old", new.data: "new"}[kept and kept.data])
+        alone = not engine.exists() and engine.with_suffix(".json").exists()
+        assert ("is not there, but its record is: compile it again" in caplog.text) == alone
+        if not killed:
+            break
+    assert not killed and outcomes[-1] == "new"
+    assert outcomes[0] == ("none" if there == "nothing" else "old")
+    assert outcomes == sorted(outcomes, key=["old", "none", "new"].index), "once it is there, it stays"
 
 
 # Where a bundle must be signed, so must an engine beside it: whoever can write the folder can write its record.

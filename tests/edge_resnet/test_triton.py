@@ -129,7 +129,7 @@ def test_what_it_refuses(bundle: Path, refused: Refused) -> None:
     for flags in ((), ("--onnx", "--target", "cpu")):
         assert "give either --target" in refused(2, "export-triton", bundle, *flags, "-o", "models")
     line = refused(4, "export-triton", bundle, "--target", "jetson-thor", "-o", "models")
-    assert "has no engine for 'jetson-thor' (it has cpu, jetson-orin-nano): compile it first, `edge-resnet comp" in line
+    assert "has no engine for 'jetson-thor' (it has cpu, jetson-orin-nano): run `edge-resnet comp" in line
     line = refused(2, "export-triton", bundle, "--onnx", "--name", "../up", "-o", "models")
     assert line.startswith("'../up' is no name for a model of Triton: give --name of letters, digits")
     line = refused(2, "export-triton", bundle, "--onnx", "-o", "nowhere/models")
