@@ -52,6 +52,8 @@ class Fleet:
     registry: str
     models: Mapping[str, Model]
     devices: tuple[Device, ...]
+    trust: str | None = None
+    """Where the devices have the keys of whom they trust, as ``pull`` takes it; not looked at here."""
 
     def with_fraction(self, fraction: float) -> Fleet:
         """The same with another share of canaries, of every model."""
@@ -103,7 +105,14 @@ def load_fleet(path: Path) -> Fleet:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RecipeError(f"{path}: two devices are called '{twice}': give each a name of its own")
-    return Fleet(registry, known, found)
+    return Fleet(registry, known, found, _trust(top))
+
+
+def _trust(top: Table) -> str | None:
+    trust = top.text("trust")
+    if trust == "":
+        raise top.wrong("trust", "give the folder of .pub files on the devices, or leave it out")
+    return trust
 
 
 def assign(fleet: Fleet, registry: Registry) -> tuple[Assignment, ...]:
@@ -113,6 +122,7 @@ def assign(fleet: Fleet, registry: Registry) -> tuple[Assignment, ...]:
         RegistryError: the registry has no such tag.
         UnavailableError: it cannot be reached.
     """
+    trust = "" if fleet.trust is None else f" --trust {shlex.quote(fleet.trust)}"
     digests: dict[Reference, str] = {}
     found = []
     for device in fleet.devices:
@@ -120,7 +130,7 @@ def assign(fleet: Fleet, registry: Registry) -> tuple[Assignment, ...]:
         reference = Reference(device.model, tag)
         if reference not in digests:
             digests[reference] = registry.find(reference).digest
-        command = f"edge-resnet pull {shlex.quote(fleet.registry)} {reference} -o {device.model}.edge"
+        command = f"edge-resnet pull {shlex.quote(fleet.registry)} {reference} -o {device.model}.edge{trust}"
         found.append(Assignment(device.name, device.target, str(reference), digests[reference], why, command))
     return tuple(found)
 

@@ -13,7 +13,7 @@ from edge_resnet.errors import EdgeResnetError
 from edge_resnet.signing import PASSPHRASE
 
 
-def _keys(text: str) -> Path:
+def given_keys(text: str) -> Path:
     """A path, which is never empty text, as a lost variable gives it: that would be the current folder."""
     if not text:
         raise typer.BadParameter("it is empty: give a folder of `.pub` files, or one, or leave --trust out")
@@ -24,7 +24,7 @@ Trust = Annotated[
     Path | None,
     typer.Option(
         "--trust",
-        parser=_keys,
+        parser=given_keys,
         metavar="KEYS",
         help="Take only bundles signed by one of these: a folder of `.pub` files, or one. EDGE_RESNET_TRUST always does.",
     ),

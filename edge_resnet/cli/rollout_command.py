@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_resnet.cli._console import JsonFlag, print_json, print_table, say
+from edge_resnet.cli._trust import given_keys
 
 
 def run(
@@ -21,6 +22,15 @@ def run(
         typer.Option("--canary", metavar="SHARE", min=0, max=1, help="Of devices, in the inventory's place."),
     ] = None,
     registry: Annotated[str | None, typer.Option(metavar="REGISTRY", help="In the inventory's place.")] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust",
+            parser=given_keys,
+            metavar="KEYS",
+            help="Whom the devices trust, in the inventory's place: where they have the keys.",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Prints which bundle each device should have: the stable one, or the canary for a share of them. Changes nothing.
@@ -37,6 +47,8 @@ def run(
         fleet = fleet.with_fraction(fraction)
     if registry is not None:
         fleet = replace(fleet, registry=registry)
+    if trust is not None:
+        fleet = replace(fleet, trust=str(trust))
     found = assign(fleet, open_registry(fleet.registry))
     if json:
         print_json([each.to_json() for each in found])

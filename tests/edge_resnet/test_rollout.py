@@ -91,6 +91,16 @@ def test_the_command(registry: Registry, cli: Callable[..., Any], cli_json: Call
     found = cli_json("rollout", path, "--canary", 1)
     assert [(each["device"], each["bundle"]) for each in found] == [(f"arm-{n}", "shelf:v2") for n in range(10)]
     assert "shelf:v1: 10" in cli("rollout", path).stdout
+    assert all("--trust" not in each["command"] for each in found)
+
+
+def test_devices_that_trust_keys_ask_for_them(registry: Registry, cli_json: Callable[..., Any], tmp_path: Path) -> None:
+    path = inventory(tmp_path, registry, *many(1))
+    path.write_text(f"trust = '/etc/our keys'\n{path.read_text()}")
+    (found,) = cli_json("rollout", path)
+    assert found["command"].endswith(" -o shelf.edge --trust '/etc/our keys'")
+    (found,) = cli_json("rollout", path, "--trust", "keys/")
+    assert found["command"].endswith(" -o shelf.edge --trust keys")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +132,11 @@ def test_the_command(registry: Registry, cli: Callable[..., Any], cli_json: Call
             + 2 * "[[devices]]\nname = 'd'\ntarget = 'cpu'\nmodel = 'a'\n",
             RecipeError,
             "two devices are called 'd'",
+        ),
+        (
+            "registry = 'r'\ntrust = ''\nmodels = {}\ndevices = []",
+            RecipeError,
+            "give the folder of .pub files on the dev",
         ),
         ("registry = ", RecipeError, "is no valid TOML"),
     ],
