@@ -188,6 +188,13 @@ def test_an_image_limit_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_image(buffer.getvalue(), "x")
 
 
+def test_copies_that_a_decoder_holds_count(tmp_path: Path) -> None:
+    """Found by fuzzing: 93 bytes that took 475 MB, and could have taken 1 GB."""
+    (found,) = (Path(__file__).parents[1] / "fuzz" / "corpus" / "image").glob("*webp*")
+    with pytest.raises(ImageError, match=f"its decoder holds 3 copies, has 118152222 pixels: {advice('image_pixels')}"):
+        decode_image(found.read_bytes(), "bomb.webp")
+
+
 # What builds read.
 
 
