@@ -7,8 +7,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -303,6 +306,63 @@ def test_a_login_of_a_credential_helper(
     push(quick_bundle, registry, V2, Progress())
     pull(registry, V2, tmp_path / "model.edge", Progress())
     assert (tmp_path / "model.edge").read_bytes() == quick_bundle.read_bytes()
+
+
+class TokenServer(BaseHTTPRequestHandler):
+    """A registry that asks for a token of each scope, which its token server gives to ``USER``; blobs lie elsewhere."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+    """Path and login of each request."""
+
+    def do_GET(self) -> None:
+        login, port = self.headers.get("Authorization", ""), self.server.server_address[1]
+        self.seen.append((self.path, login))
+        place = urlsplit(self.path)
+        if place.path == "/token":
+            known = login == "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            self.answer(200 if known else 401, {"token": parse_qs(place.query)["scope"][0]})
+        elif place.path == "/elsewhere":
+            self.answer(200, {"here": True})
+        elif login != f"Bearer {self.command}":
+            realm = f'Bearer realm="http://127.0.0.1:{port}/token",service="robots",scope="{self.command}"'
+            self.answer(401, {}, {"WWW-Authenticate": realm})
+        elif self.command == "GET":
+            self.answer(307, {}, {"Location": f"http://localhost:{port}/elsewhere"})
+        else:
+            self.answer(202, {})
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def answer(self, status: int, document: object, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """One is asked for anew where the old one is for less, with Docker's login; neither goes to another host."""
+    TokenServer.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), TokenServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        client = Client(host, plain=True)
+        assert client.do_request(f"http://{host}/v2/shelf").status_code == 401, "nobody is logged in"
+        (tmp_path / ".docker").mkdir()
+        (tmp_path / ".docker" / "config.json").write_text(login(host, PASSWORD))
+        client = Client(host, plain=True)
+        assert client.do_request(f"http://{host}/v2/shelf").json() == {"here": True}
+        assert client.do_request(f"http://{host}/v2/shelf", "POST").status_code == 202
+        assert client.do_request(f"http://{host}/v2/shelf").status_code == 200
+        server.shutdown()
+    assert ("/v2/shelf", "Bearer GET") in TokenServer.seen and ("/v2/shelf", "Bearer POST") in TokenServer.seen
+    assert {login for path, login in TokenServer.seen if path == "/elsewhere"} == {""}
 
 
 def test_addresses() -> None:
