@@ -105,14 +105,7 @@ def load_fleet(path: Path) -> Fleet:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RecipeError(f"{path}: two devices are called '{twice}': give each a name of its own")
-    return Fleet(registry, known, found, _trust(top))
-
-
-def _trust(top: Table) -> str | None:
-    trust = top.text("trust")
-    if trust == "":
-        raise top.wrong("trust", "give the folder of .pub files on the devices, or leave it out")
-    return trust
+    return Fleet(registry, known, found, top.text("trust"))
 
 
 def assign(fleet: Fleet, registry: Registry) -> tuple[Assignment, ...]:

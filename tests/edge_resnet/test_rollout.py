@@ -136,7 +136,7 @@ def test_devices_that_trust_keys_ask_for_them(registry: Registry, cli_json: Call
         (
             "registry = 'r'\ntrust = ''\nmodels = {}\ndevices = []",
             RecipeError,
-            "give the folder of .pub files on the dev",
+            "'trust' .* give a string, not empty",
         ),
         ("registry = ", RecipeError, "is no valid TOML"),
     ],
