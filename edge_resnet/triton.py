@@ -96,7 +96,11 @@ def triton_model(
             f"'{called}' is no name for a model of Triton: give --name of letters, digits, '.', '_' and '-'"
         )
     backend = _ONNX_ON_GPU if target is None else _backend(target)
-    engine = KeptEngine(bundle.read(FP32_MEMBER), None, {}) if target is None else _engine(bundle_path, bundle, target)
+    engine = (
+        KeptEngine(bundle.read(bundle.compiled_member), None, {})
+        if target is None
+        else _engine(bundle_path, bundle, target)
+    )
     config = _config(called, backend, bundle, engine, batching)
     return TritonModel(called, backend, engine.data, config, bundle.manifest.labels)
 
