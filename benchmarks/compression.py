@@ -1,13 +1,13 @@
 """What pruning costs and brings: channels taken out, 2:4 sparse weights, both, with fine-tuning and without.
 
-    python benchmarks/compression.py [--network demo cifar resnet50] [--steps 400] [--criteria]
+    python benchmarks/compression.py [--network demo cifar resnet50] [--steps 800] [--images 2000] [--criteria]
 
-Fine-tuned on the calibration images, without labels. Each network is held against the original FP32 one, on all test images
-of ``_common``'s subjects: in FP32, and for fine-tuned ones in INT8 as the ``tensorrt`` scheme computes it, which is
+Fine-tuned on the calibration images, without labels. Each network is held against the original FP32 one, on test images of
+``_common``'s subjects: in FP32, and for fine-tuned ones in INT8 as the ``tensorrt`` scheme computes it, which is
 predicted by exact evaluation of its Q/DQ graph. Latency is of one frame on this CPU, in FP32 and with the ``cpu`` engine,
 the original and the smaller network in turn; the CPU skips no zeros, so 2:4 changes nothing there.
 
-``--criteria`` shows instead what is lost before any fine-tuning, with other ways to choose what goes, on 1,000 images.
+``--criteria`` shows instead what is lost before any fine-tuning, with other ways to choose what goes.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ ASKED = {
     "2:4": PruneOptions(sparsity="2:4"),
     "macs 0.7, 2:4": PruneOptions(macs=0.7, sparsity="2:4"),
 }
-REFINED = 256
-"""Frames that INT8 is refined on, as ``--effort standard`` does."""
+REFINED, REFINEMENTS = 256, ("exact-input", "round", "bias")
+"""Frames that INT8 is refined on, and how: as ``--effort standard`` does, but for the ranges that are learned."""
 HEADER = (
     "network",
     "asked",
@@ -86,7 +86,7 @@ class Original:
         return told(self.subject.judge(float_run(self.subject.model), float_run(model), "measured"))
 
     def judged_int8(self, model: onnx.ModelProto) -> str:
-        run = partial(run_frames, exact_session(self.int8(model, "tensorrt")))
+        run = partial(run_frames, exact_session(self.int8(model, "tensorrt", REFINEMENTS)))
         return told(self.subject.judge(float_run(self.subject.model), run, "predicted"))
 
     def latency(self, model: onnx.ModelProto, rounds: int) -> str:
@@ -112,7 +112,7 @@ def told(found: AccuracyReport) -> str:
 def rows_of(original: Original, steps: int, rounds: int) -> Iterator[Row]:
     subject = original.subject
     full = sum(macs_of(subject.model).values())
-    yield (subject.name, "–", "1.00", "0.00", "", original.judged_int8(subject.model), "1 / 1")
+    yield (subject.name, "the original", "1.00", "0.00", "", original.judged_int8(subject.model), "1 / 1")
     for name, asked in ASKED.items():
         made: tuple[Step, ...] = compress(subject.model, original.frames, replace(asked, steps=steps))
         for step in made:
@@ -152,6 +152,7 @@ def main() -> None:
     arguments.add_argument("--network", nargs="+", choices=("demo", "cifar", "resnet50"), default=("demo",))
     arguments.add_argument("--steps", type=int, default=PruneOptions.steps, help="of each fine-tuning")
     arguments.add_argument("--rounds", type=int, default=200, help="timed runs of each (default 200)")
+    arguments.add_argument("--images", type=int, default=2000, help="test images, at most (default 2,000)")
     arguments.add_argument("--criteria", action="store_true", help="compare ways to choose what goes")
     options = arguments.parse_args()
     open_subject: dict[str, Callable[[], Subject | None]] = {
@@ -165,8 +166,7 @@ def main() -> None:
         if subject is None:
             print(f"{name} is not here: its data or weights are missing")
             continue
-        if options.criteria:
-            subject = replace(subject, test=subject.test[:1000], labels=subject.labels[:1000])
+        subject = replace(subject, test=subject.test[: options.images], labels=subject.labels[: options.images])
         original = Original(subject, subject.calibration.pixels(subject.preprocessing))
         rows += criteria(original) if options.criteria else rows_of(original, options.steps, options.rounds)
     header = ("network", "asked", "chosen by", "FP32 against the original") if options.criteria else HEADER

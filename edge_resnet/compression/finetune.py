@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from edge_resnet.calibration.gradients import reproducible
+from edge_resnet.calibration.gradients import reproducible, threads_for
 from edge_resnet.calibration.refine import reported
 from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.calibration.topology import activated, load_graph, residual_adds
@@ -68,7 +68,7 @@ def finetune(
     optimizer = torch.optim.Adam(list(pupil.steps.values()), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     look = max(1, steps // LOOKS)
-    with reproducible():
+    with reproducible(threads_for(frames)):
         least, best = _judged(pupil, master, held), pupil.written()
         for step in reported(range(1, steps + 1), "fine-tuning", progress):
             drawn = torch.randperm(len(shown), generator=random)[:BATCH].numpy()

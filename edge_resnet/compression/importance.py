@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from edge_resnet.calibration.gradients import reproducible
+from edge_resnet.calibration.gradients import reproducible, threads_for
 from edge_resnet.calibration.refine import reported
 from edge_resnet.calibration.torch_graph import constants_of, run_nodes
 from edge_resnet.compression.spans import Importance, Span
@@ -46,7 +46,7 @@ def units_importance(
     sums = {span.name: torch.zeros(span.units, dtype=torch.float64) for span in spans}
     signs = torch.Generator().manual_seed(0)
     starts = range(0, len(frames), BATCH)
-    with reproducible():
+    with reproducible(threads_for(frames)):
         for start in reported(starts, "importance", progress):
             batch = torch.from_numpy(frames[start : start + BATCH])
             gates = {span.name: torch.ones(len(batch), span.units, requires_grad=True) for span in spans}
