@@ -19,8 +19,7 @@ Masks = Mapping[str, npt.NDArray[np.bool_]]
 def two_four_masks(model: onnx.ModelProto) -> Masks:
     """Masks for every convolution of a prepared network that can be 2:4 sparse: of four weights the two largest stay.
 
-    Magnitude alone (Mishra et al., arXiv:2104.08378, section 4) leaves less error here than with the sizes of what weights
-    are multiplied by ("Wanda", arXiv:2306.11695): see ``benchmarks/README.md``.
+    By magnitude alone (Mishra et al., arXiv:2104.08378, section 4); fine-tuning makes good for the rest.
     """
     found = {}
     for conv in convolutions(load_graph(model).graph):
