@@ -111,7 +111,7 @@ class _Pupil:
 
     def answers(self, frames: Tensor) -> Tensor:
         weights = {
-            name: straight_rounded(self.steps[name].clamp(-LARGEST, LARGEST)) * weight.scale
+            name: straight_rounded(self.steps[name].clamp(-LARGEST, LARGEST)) * weight.live * weight.scale
             for name, weight in self.network.weights.items()
         }
         scales = {
@@ -130,7 +130,10 @@ class _Pupil:
             return torch.cat([(self.answers(some) - answers).square().sum(1) for some, answers in parts])
 
     def written(self) -> Refined:
-        integers = {name: steps.detach().clamp(-LARGEST, LARGEST).round() for name, steps in self.steps.items()}
+        integers = {
+            name: steps.detach().clamp(-LARGEST, LARGEST).round() * self.network.weights[name].live
+            for name, steps in self.steps.items()
+        }
         biases = {name: bias.detach() for name, bias in self.biases().items()}
         return self.network.written(
             integers, biases, {n: math.exp(float(log.detach())) for n, log in self.factors.items()}

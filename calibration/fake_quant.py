@@ -34,6 +34,11 @@ class Weight:
     start: Tensor
     """As they are; integers if they were rounded."""
 
+    @property
+    def live(self) -> Tensor:
+        """Where weights may change: what is 0 before any rounding was taken out (``sparsity``), and stays 0."""
+        return self.wanted != 0
+
 
 @dataclass(frozen=True)
 class Bias:

@@ -22,19 +22,26 @@ from edge_resnet.calibration.torch_graph import constants_of, run_nodes
 
 THREADS = 2
 """Of torch, whatever the machine has: sums in another order give other last digits."""
+SMALL = 64 * 64
+"""Pixels of a frame up to which one thread does: several wait for each other at every layer, on a busy machine for long."""
 FEW = 4
 """Values beyond a threshold count as so many more, of the average energy: few of them tell little."""
 
 
 @contextmanager
-def reproducible() -> Iterator[None]:
+def reproducible(threads: int = THREADS) -> Iterator[None]:
     """Torch with a fixed number of threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(frames: npt.NDArray[np.uint8]) -> int:
+    """How many threads follow frames N×H×W×C back; of the frames alone, so that the digits are the same everywhere."""
+    return 1 if frames.shape[1] * frames.shape[2] <= SMALL else THREADS
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ class _Unit:
                 self.factors[self.network.ranges[scale]] = torch.zeros((), requires_grad=True)
 
     def soft(self, name: str) -> Tensor:
-        return (torch.sigmoid(self.shares[name]) * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
+        shares = (torch.sigmoid(self.shares[name]) * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
+        return shares * self.network.weights[name].live
 
     def integers(self) -> dict[str, Tensor]:
         return {name: floor + (self.soft(name).detach() > 0.5) for name, floor in self.floors.items()}

@@ -4,7 +4,9 @@ Rounding to the nearest minimises the error of the weights; what matters is the 
 square is ΔwᵀHΔw with H = E[x·xᵀ] over the patches x that the convolution reads. Weights are rounded one after another, and
 what an error does to the output is taken into those that are still to come, by the inverse of H (Hassibi and Stork, NIPS
 1992; Frantar and Alistarh, arXiv:2208.11580; in the order and form of Frantar et al., "GPTQ", arXiv:2210.17323,
-section 3). No gradient and no training: one pass over some images, and a Cholesky factor a layer.
+section 3). No gradient and no training: one pass over some images, and a Cholesky factor a layer. A weight that is 0 was
+taken out (``sparsity``) and stays 0; what it cannot make good is left to the others (Frantar and Alistarh, "SparseGPT",
+arXiv:2301.00774, section 3.5).
 """
 
 from __future__ import annotations
@@ -176,7 +178,7 @@ def _observe(model: onnx.ModelProto, layers: list[_Layer], batches: Iterable[npt
 
 
 def second_order(weight: Matrix, scale: Matrix, moments: Matrix) -> Matrix:
-    """Integers q, |q| ≤ 127, with a small error (w − q·s)·H·(w − q·s)ᵀ for each row.
+    """Integers q, |q| ≤ 127, with a small error (w − q·s)·H·(w − q·s)ᵀ for each row; 0 where w is.
 
     Args:
         weight: w, M×K.
@@ -190,12 +192,13 @@ def second_order(weight: Matrix, scale: Matrix, moments: Matrix) -> Matrix:
     damped = moments[np.ix_(order, order)] / mean + DAMPING * np.eye(len(order))
     factor = np.linalg.cholesky(np.linalg.inv(damped)).T
     left = np.ascontiguousarray(weight[:, order].T)
+    live = left != 0
     integers = np.empty_like(left)
     for start in range(0, len(order), COLUMNS):
         end = min(start + COLUMNS, len(order))
         errors = np.empty((end - start, len(weight)))
         for index in range(start, end):
-            integers[index] = np.clip(np.rint(left[index] / scale), -127, 127)
+            integers[index] = np.clip(np.rint(left[index] / scale), -127, 127) * live[index]
             errors[index - start] = (left[index] - integers[index] * scale) / factor[index, index]
             left[index:end] -= np.outer(factor[index, index:end], errors[index - start])
         left[end:] -= factor[start:end, end:].T @ errors

@@ -27,6 +27,9 @@ MANIFEST = "manifest.json"
 BUNDLE_SUFFIX = ".edge"
 FP32_MEMBER = "model.fp32.onnx"
 """The network that engines are held against."""
+COMPRESSED_MEMBER = "model.compressed.onnx"
+"""The FP32 network that engines are made of, where it is not the one that they are held against: channels or weights were
+taken out."""
 QDQ_MEMBER = "model.qdq.onnx"
 """An INT8 bundle's network for engines that are compiled later, in TensorRT's scheme."""
 SBOM_MEMBER = "sbom.cdx.json"
@@ -182,6 +185,11 @@ class Bundle:
     def names(self) -> tuple[str, ...]:
         """The members in the order in which they are stored, without the manifest."""
         return tuple(self._entries)
+
+    @property
+    def compiled_member(self) -> str:
+        """The member with the FP32 network that engines are made of."""
+        return COMPRESSED_MEMBER if COMPRESSED_MEMBER in self._entries else FP32_MEMBER
 
     def read(self, name: str) -> bytes:
         """The bytes of a member, which are those that the manifest lists.

@@ -10,18 +10,26 @@ from typing import Any
 from edge_resnet.adoption import Network
 from edge_resnet.appearance import Appearance
 from edge_resnet.build_target import BuiltTarget, Judge, TargetResult, Wanted, build_target
-from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, SBOM_MEMBER, Manifest, write_bundle
+from edge_resnet.bundle import (
+    COMPRESSED_MEMBER,
+    FP32_MEMBER,
+    QDQ_MEMBER,
+    SBOM_MEMBER,
+    Manifest,
+    write_bundle,
+)
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import coverage_note, labelled
 from edge_resnet.check import BATCH, Gate, Judgement, float_run
+from edge_resnet.compressing import Compression, compression_of
 from edge_resnet.drift_reference import MOST, Reference
 from edge_resnet.engine_options import next_step
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
-from edge_resnet.golden import SAMPLES, golden_members
+from edge_resnet.golden import COMPRESSED, SAMPLES, golden_member, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.kept_stages import calibrated, chain_of, quantized
 from edge_resnet.lowering import FLOAT, QUANTIZED, Lowered
@@ -51,6 +59,8 @@ class BuildResult:
     stages: tuple[Stage, ...]
     failures: tuple[EdgeResnetError, ...]
     """One for each target that failed."""
+    compression: Compression | None = None
+    """What pruning cost; None where the recipe asked for none."""
 
     @property
     def accuracy(self) -> Judgement | None:
@@ -66,6 +76,7 @@ class BuildResult:
             "precision": self.precision,
             "targets": [target.to_json() for target in self.targets],
             "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
+            "compression": None if self.compression is None else self.compression.to_json(),
             "stages": [asdict(stage) for stage in self.stages],
         }
 
@@ -94,8 +105,12 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source, stages.progress)
-    table = _calibrate(recipe, source, calibration, evaluation, stages) if recipe.build.precision in QUANTIZED else None
-    lowering = _Lowering(recipe, source, table, calibration, stages)
+    compression = compression_of(recipe, source, calibration, evaluation, stages)
+    made_of = source if compression is None else compression.network
+    table = (
+        _calibrate(recipe, made_of, calibration, evaluation, stages) if recipe.build.precision in QUANTIZED else None
+    )
+    lowering = _Lowering(recipe, made_of, table, calibration, stages)
     judge = Judge(
         float_run(source.model),
         (evaluation or calibration).draw(SAMPLES).pixels(source.preprocessing),
@@ -111,6 +126,8 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     usable, page = any(one.failure is None for one in built), None
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
+        if compression is not None:
+            manifest, members = _with_compression(compression, judge, manifest, members)
         with stages.stage("bundle"):
             members |= _usual(calibration, source, judge).member()
             digest = write_bundle(recipe.build.output, manifest, members)
@@ -127,6 +144,7 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
         tuple(one.result for one in built),
         tuple(stages.done),
         tuple(one.failure for one in built if one.failure is not None),
+        compression,
     )
 
 
@@ -215,11 +233,10 @@ class _Lowering:
         return self._quantized[scheme]
 
     def members(self) -> dict[str, bytes]:
-        """What the bundle holds beside the engines."""
-        members = {FP32_MEMBER: serialise(self._source.model)}
-        if self._table is not None:
-            members[QDQ_MEMBER] = serialise(self.quantized(QUANTIZED[self._recipe.build.precision]).model)
-        return members
+        """What of it the bundle holds beside the engines."""
+        if self._table is None:
+            return {}
+        return {QDQ_MEMBER: serialise(self.quantized(QUANTIZED[self._recipe.build.precision]).model)}
 
     def provenance(self) -> dict[str, object] | None:
         """How the ranges were obtained and the network refined, for the manifest."""
@@ -243,7 +260,7 @@ def _contents(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """What goes into the bundle: of targets that failed, the report alone, so that no engine is made in spite of it."""
     built = [one for one in judged if one.failure is None]
-    members = {**lowering.members(), SBOM_MEMBER: sbom()}
+    members = {FP32_MEMBER: serialise(source.model), **lowering.members(), SBOM_MEMBER: sbom()}
     expected = {one.result.target: one.expected for one in built if one.expected is not None}
     members |= golden_members(judge.golden, judge.reference(judge.golden), expected)
     members |= {one.result.engine: one.data for one in built if one.result.engine and one.data is not None}
@@ -265,3 +282,13 @@ def _contents(
         provenance=provenance_of(recipe, judge.images),
     )
     return manifest, members
+
+
+def _with_compression(
+    compression: Compression, judge: Judge, manifest: Manifest, members: dict[str, bytes]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Adds the network that engines are made of, and how it came to be; the original is what they are held against."""
+    network = compression.network.model
+    added = {COMPRESSED_MEMBER: serialise(network), **golden_member(COMPRESSED, float_run(network)(judge.golden))}
+    told = {**(manifest.provenance or {}), "compression": compression.provenance()}
+    return replace(manifest, provenance=told), members | added

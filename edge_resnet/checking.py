@@ -108,6 +108,9 @@ def compare_with_calibration(bundle: Bundle, images: ImageSet, progress: Progres
         seen = bundle.manifest.calibration["images"]
         assert isinstance(seen, dict)
         check_disjoint(seen["sha256"], images)
+        pruned = (bundle.manifest.provenance or {}).get("compression")
+        if isinstance(pruned, dict):  # fine-tuned on images, maybe on others
+            check_disjoint(pruned["images"]["sha256"], images)
         _compare_looks(seen, images, Preprocessing.from_json(bundle.manifest.preprocessing), progress)
 
 

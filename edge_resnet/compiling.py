@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, Bundle, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, QDQ_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.qdq import QuantizedModel, is_fp8, quantized_convolutions
 from edge_resnet.calibration.tensorrt_form import refuse_misread
 from edge_resnet.companion import companion_path, write_companion
@@ -148,7 +148,7 @@ def compile_float(bundle: Bundle, target: Target, precision: str, progress: Prog
     """
     if precision not in FLOAT:
         raise EngineError(f"precision is '{precision}': choose one of {', '.join(FLOAT)}")
-    lowered = FLOAT[precision](parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER))
+    lowered = FLOAT[precision](parse_onnx(bundle.read(bundle.compiled_member), bundle.compiled_member))
     engine = engine_class(target.kind)
     return compile_engine(engine, lowered.compiled_from, target_named(target.name).at(precision), DEFAULTS, progress)
 
@@ -199,7 +199,7 @@ def lowered_from_bundle(path: Path, bundle: Bundle, engine: type[Engine]) -> Low
                 "build RECIPE --target cpu`, and Classifier, which runs it, takes frames of every size without --frames"
             )
         return _lowered(bundle.read(QDQ_MEMBER), QDQ_MEMBER, engine)
-    model = parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER)
+    model = parse_onnx(bundle.read(bundle.compiled_member), bundle.compiled_member)
     return FLOAT[precision](model)
 
 

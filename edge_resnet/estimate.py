@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, open_bundle
 from edge_resnet.engines.roofline import BYTES, Constants, Launch, all_seconds, live_bytes, weight_bytes
 from edge_resnet.engines.specification import Hardware, Mode, hardware_named
 from edge_resnet.engines.targets import Target, target_named
@@ -168,7 +168,8 @@ def _launches(model: str, trust: Path | None) -> tuple[str | None, tuple[Launch,
     path = Path(model)
     if path.suffix == BUNDLE_SUFFIX:
         bundle = open_bundle(path, trust)
-        return bundle.manifest.precision, launches_of(parse_onnx(bundle.read(FP32_MEMBER), FP32_MEMBER), model)
+        member = bundle.compiled_member
+        return bundle.manifest.precision, launches_of(parse_onnx(bundle.read(member), member), model)
     refuse_trust(path, trust)
     if path.suffix == ".onnx":
         return None, launches_of(read_onnx(path), model)

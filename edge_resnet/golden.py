@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.bundle import FP32_MEMBER, Bundle
+from edge_resnet.bundle import Bundle
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.errors import BundleError
@@ -22,6 +22,8 @@ from edge_resnet.frames import FrameFormat
 from edge_resnet.preprocessing import Preprocessing
 
 SAMPLES = 8
+COMPRESSED = "compressed"
+"""Beside ``fp32``, the answers of the FP32 network that engines are made of, where that is a compressed one."""
 TOLERANCE_DB = 15.0
 """An engine's logits must have this SQNR against the expected ones. Kernels may round a sum the other way: that leaves
 40 dB and more with trained networks, 20 dB with a ResNet-50 of random weights (``benchmarks/cpu_speed.py``). A wrong zero
@@ -48,13 +50,14 @@ class GoldenResult:
 def golden_members(frames: Frames, fp32: Logits, expected: dict[str, Logits]) -> dict[str, bytes]:
     """The bundle members that hold golden samples: frames, FP32 logits, and each target's expected logits."""
     arrays: dict[str, npt.NDArray[Any]] = {"frames": frames, "fp32": fp32, **expected}
-    return {f"golden/{name}.npy": _npy(array) for name, array in arrays.items()}
+    return {member: data for name, array in arrays.items() for member, data in golden_member(name, array).items()}
 
 
-def _npy(array: npt.NDArray[Any]) -> bytes:
+def golden_member(name: str, array: npt.NDArray[Any]) -> dict[str, bytes]:
+    """One of them."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+    return {f"golden/{name}.npy": buffer.getvalue()}
 
 
 def read_golden(bundle: Bundle, name: str) -> npt.NDArray[Any]:
@@ -90,13 +93,14 @@ def _check_size(data: bytes) -> None:
 
 
 def replay(bundle: Bundle, target: str, engine: Engine) -> GoldenResult:
-    """Runs an engine over the bundle's golden samples and compares: with its own logits, or with FP32's where it was
-    compiled later.
+    """Runs an engine over the bundle's golden samples and compares: with its own logits or, where it was compiled later,
+    with those of the FP32 network that it was made of.
     """
     frames = read_golden(bundle, "frames")
     if f"golden/{target}.npy" in bundle.names:
         return judge(target, read_golden(bundle, target), one_by_one(engine, frames))
-    return judge(target, read_golden(bundle, "fp32"), one_by_one(engine, frames), FP32_TOLERANCE_DB)
+    member = COMPRESSED if f"golden/{COMPRESSED}.npy" in bundle.names else "fp32"
+    return judge(target, read_golden(bundle, member), one_by_one(engine, frames), FP32_TOLERANCE_DB)
 
 
 def replay_camera(bundle: Bundle, target: str, engine: Engine, frames: FrameFormat) -> GoldenResult:
@@ -106,7 +110,7 @@ def replay_camera(bundle: Bundle, target: str, engine: Engine, frames: FrameForm
     buffers = np.stack([_enlarged(sample, frames.shape) for sample in read_golden(bundle, "frames")])
     preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
     prepared = np.stack([preprocessing.prepare(buffer, "a golden sample", frames.color) for buffer in buffers])
-    with engine_class("onnxruntime")(bundle.read(FP32_MEMBER)) as fp32:
+    with engine_class("onnxruntime")(bundle.read(bundle.compiled_member)) as fp32:
         expected = fp32.run(prepared)
     return judge(target, expected, one_by_one(engine, buffers), FP32_TOLERANCE_DB)
 

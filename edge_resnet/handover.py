@@ -24,6 +24,7 @@ from edge_resnet.engines.trtexec import STRONG_TYPING, TrtexecFiles, TrtexecInpu
 from edge_resnet.errors import EngineError
 from edge_resnet.handover_network import HandedNetwork, calibrated_network, handed_network, stripped_network
 from edge_resnet.onnx_file import described, parse_onnx
+from edge_resnet.sparse_kernels import with_sparse_kernels
 from edge_resnet.trust import refuse_trust
 
 MODEL, ENGINE, CACHE, LABELS, FACTS = "model.onnx", "model.engine", "calibration.cache", "labels.txt", "model.json"
@@ -88,7 +89,8 @@ def hand_over(order: HandoverOrder) -> Handover:
     network = _network(order, engine, jetpack)
     target.at(network.precision)  # refuses a precision that the device has not
     names = TrtexecFiles(MODEL, ENGINE, None if network.cache is None else CACHE)
-    command = trtexec_command(jetpack.tensorrt, network.precision, names, _input_of(network), order.options)
+    options = with_sparse_kernels(order.options, network.model, engine, target)
+    command = trtexec_command(jetpack.tensorrt, network.precision, names, _input_of(network), options)
     facts = _facts(target, jetpack, network)
     files = {MODEL: network.model, FACTS: _text(json.dumps(facts, indent=2)), BUILD: _text(_script(command))}
     if network.cache is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, QDQ_MEMBER, open_bundle
+from edge_resnet.bundle import BUNDLE_SUFFIX, QDQ_MEMBER, open_bundle
 from edge_resnet.calibration.float_weights import float_weights
 from edge_resnet.calibration.strip import strip_qdq
 from edge_resnet.calibration.tensorrt_form import refuse_misread
@@ -100,7 +100,7 @@ def _open(source: Path, engine: type[Engine], trust: Path | None) -> _Source:
     require_not_refused(source, bundle, engine)
     manifest = bundle.manifest
     lowered = lowered_from_bundle(source, bundle, engine)
-    member = QDQ_MEMBER if manifest.precision == "int8" else FP32_MEMBER
+    member = QDQ_MEMBER if manifest.precision == "int8" else bundle.compiled_member
     model = parse_onnx(bundle.read(member), member)
     spec = Preprocessing.from_json(manifest.preprocessing)
     return _Source(model, lowered.compiled_from, manifest.precision, manifest.labels, spec)

@@ -1,4 +1,4 @@
-"""The slow stages, whose results are kept: ranges, sensitivities, and the refined Q/DQ network of a scheme.
+"""The slow stages, whose results are kept: compression, ranges, sensitivities, and the refined Q/DQ network of a scheme.
 
 What comes out is read back from the bytes that are kept, whether they were made now or by an earlier build: a bundle cannot
 depend on the cache.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 
 import onnx
 
@@ -22,6 +22,7 @@ from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.sensitivity import Sensitivity, sensitivities
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest
+from edge_resnet.compression.options import PruneOptions
 from edge_resnet.images import ImageSet
 from edge_resnet.lowering import QUANTIZED
 from edge_resnet.onnx_file import serialise
@@ -33,6 +34,7 @@ CALIBRATION_BATCH = 2
 """Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
 batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
 _TABLE, _MODEL, _LAYERS, _FOUND = "table.json", "model.onnx", "layers.json", "sensitivity.json"
+_STEPS = "steps.json"
 
 
 def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
@@ -64,6 +66,46 @@ def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages
     }
     work = Work("calibrate", _made_for(recipe), inputs)
     return CalibrationTable.from_json(stages.kept(work, make, len(images))[_TABLE], "the ranges of this build")
+
+
+def compressed(
+    recipe: Recipe | None, source: Network, images: ImageSet, wanted: PruneOptions, stages: Stages
+) -> tuple[tuple[str, Network], ...]:
+    """Compresses a network step by step.
+
+    Args:
+        recipe: its output names who this is made for; None: nobody.
+        source: the FP32 network.
+        images: to fine-tune on.
+        wanted: how far.
+        stages: keeps the result.
+
+    Returns:
+        The name of each step and the network behind it; the last is the result.
+
+    Raises:
+        CalibrationError: nothing can be taken out, or not so much; there are too few images.
+        ImageError: a file cannot be used.
+    """
+
+    def make() -> Members:
+        from edge_resnet.compression.compress import compress  # loads torch
+
+        steps = compress(source.model, images.pixels(source.preprocessing), wanted, stages.progress.update_phase)
+        models = {f"{index}.onnx": serialise(step.model) for index, step in enumerate(steps)}
+        return {_STEPS: json.dumps([step.name for step in steps]).encode(), **models}
+
+    inputs = {
+        "model": _sha256(serialise(source.model)),
+        "images": list(images.hashes),
+        "preprocessing": source.preprocessing.to_json(),
+        "wanted": {each.name: getattr(wanted, each.name) for each in fields(PruneOptions)},
+    }
+    members = stages.kept(Work("prune", "" if recipe is None else _made_for(recipe), inputs), make)
+    return tuple(
+        (name, replace(source, model=onnx.load_model_from_string(members[f"{index}.onnx"])))
+        for index, name in enumerate(json.loads(members[_STEPS]))
+    )
 
 
 def sensed(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 
+from edge_resnet.compression.options import PruneOptions
 from edge_resnet.engine_options import read_engine_table
 from edge_resnet.engines.options import DEFAULTS, BuildOptions
 from edge_resnet.errors import OutputError, RecipeError
@@ -63,6 +64,16 @@ class CalibrationRecipe:
 
 
 @dataclass(frozen=True)
+class PruneRecipe(PruneOptions):
+    """``[prune]``: how far to compress the network before it is calibrated, and the images to make good for it with."""
+
+    images: Path | None = None
+    """None: those of calibration."""
+    limit: int | None = None
+    """Images used, at most; None: as many as calibration."""
+
+
+@dataclass(frozen=True)
 class QuantizeRecipe:
     """``[quantize]``: how far to refine, and which layers to leave alone."""
 
@@ -103,6 +114,8 @@ class Recipe:
     preprocessing: Mapping[str, object]
     """The table as it stands, which ``Preprocessing.from_table`` takes; empty when the model brings its own."""
     calibration: CalibrationRecipe
+    prune: PruneRecipe | None = None
+    """None: the network stays whole."""
     quantize: QuantizeRecipe = QuantizeRecipe()
     accuracy: AccuracyRecipe = AccuracyRecipe()
     build: BuildRecipe = BuildRecipe()
@@ -131,6 +144,7 @@ def load_recipe(path: Path) -> Recipe:
         model=model,
         preprocessing=_preprocessing(tables["preprocessing"], optional=_brings_preprocessing(model)),
         calibration=_calibration(tables["calibration"]),
+        prune=_prune(tables["prune"]) if "prune" in document else None,
         quantize=_quantize(tables["quantize"]),
         accuracy=_accuracy(tables["accuracy"]),
         build=_build(tables["build"]),
@@ -207,6 +221,20 @@ def _calibration(table: Table) -> CalibrationRecipe:
         limit=table.count("limit", CalibrationRecipe.limit),
         method=table.choice("method", METHODS, CalibrationRecipe.method),
     )
+
+
+def _prune(table: Table) -> PruneRecipe:
+    table.check_keys(PruneRecipe)
+    macs, sparsity, steps = table.number("macs"), table.text("sparsity"), table.index("steps")
+    images, limit, rounds = (
+        table.images("images"),
+        table.count("limit", None),
+        table.count("rounds", PruneRecipe.rounds),
+    )
+    try:
+        return PruneRecipe(macs, sparsity, rounds, PruneRecipe.steps if steps is None else steps, images, limit)
+    except RecipeError as error:
+        raise RecipeError(f"{table.path}: [prune]: {error}") from error
 
 
 def _quantize(table: Table) -> QuantizeRecipe:

@@ -25,6 +25,7 @@ def recipe_text(recipe: Recipe, folder: Path, comment: Iterable[str] = ()) -> st
         "model": vars(recipe.model),
         "preprocessing": recipe.preprocessing,
         "calibration": vars(recipe.calibration),
+        "prune": {} if recipe.prune is None else vars(recipe.prune),
         "quantize": vars(recipe.quantize),
         "accuracy": vars(recipe.accuracy),
         "build": vars(recipe.build),

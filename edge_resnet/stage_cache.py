@@ -221,7 +221,7 @@ def _sources() -> str:
     """SHA-256 over this package's code that stages run: whoever changes it must not get what it made before."""
     home = Path(__file__).parent
     digest = hashlib.sha256()
-    for folder in (home, home / "calibration", home / "engines"):
+    for folder in (home, home / "calibration", home / "compression", home / "engines"):
         for path in sorted(folder.glob("*.py")):
             digest.update(f"{path.relative_to(home)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -17,16 +17,19 @@ from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import OutputError
 from edge_resnet.output import write_atomically
+from edge_resnet.sparse_kernels import with_sparse_kernels
 
 
 def compile_engine(
     engine: type[Engine], model: bytes, target: Target, options: BuildOptions, progress: Progress | None = None
 ) -> CompiledEngine:
-    """Compiles with what was measured before, and keeps what is measured now.
+    """Compiles with what was measured before, and keeps what is measured now; where weights are 2:4 sparse and the device
+    has kernels for that, the compiler may choose them.
 
     Raises:
         EngineError, UnavailableError: as ``Engine.compile``.
     """
+    options = with_sparse_kernels(options, model, engine, target)
     name, folder = engine.timing_cache_name(target), cache_folder()
     if name is None or folder is None:
         return engine.compile(model, target, options, progress)

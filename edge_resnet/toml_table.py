@@ -143,6 +143,13 @@ class Table:
             raise self.wrong(key, f"give a list of {length} whole numbers, each 1 or more")
         return tuple(value)
 
+    def number(self, key: str) -> float | None:
+        """Reads a number."""
+        value = self.values.get(key)
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+            raise self.wrong(key, "give a number")
+        return None if value is None else float(value)
+
     def points(self, key: str, default: float) -> float:
         """Reads a number of percentage points, 0 to 100."""
         value = self.values.get(key, default)

@@ -97,7 +97,9 @@ def triton_model(
         )
     backend = _ONNX_ON_GPU if target is None else _backend(target)
     engine = (
-        KeptEngine(bundle.read(FP32_MEMBER), None, {}) if target is None else engine_of(bundle_path, bundle, target)
+        KeptEngine(bundle.read(bundle.compiled_member), None, {})
+        if target is None
+        else engine_of(bundle_path, bundle, target)
     )
     config = _config(called, backend, bundle, engine, batching)
     return TritonModel(called, backend, engine.data, config, bundle.manifest.labels)

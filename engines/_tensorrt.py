@@ -29,6 +29,10 @@ from edge_resnet.engines.options import BuildOptions, record_options
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import EngineError, UnavailableError
 
+AMPERE = 80
+"""The first SM whose tensor cores skip zeros ("NVIDIA A100 Tensor Core GPU Architecture", Structured Sparsity).
+An engine for older SMs beside newer ones is told too: the flag allows, and asks for nothing."""
+
 
 class TensorRtFamily(Engine):
     """An engine of one of the two libraries; a subclass says which, and what is its own."""
@@ -100,6 +104,10 @@ class TensorRtFamily(Engine):
     @classmethod
     def available_options(cls) -> frozenset[str]:
         return cls._line_here().options
+
+    @classmethod
+    def has_sparse_kernels(cls, target: Target) -> bool:
+        return any(sm >= AMPERE for sm in target.sms)
 
     @classmethod
     def quantized_form(cls) -> QuantizedForm:

@@ -73,6 +73,7 @@ def _flags(options: BuildOptions) -> list[str]:
         "REFIT": options.refit,
         "STRIP_PLAN": options.strip_weights,
         "GPU_FALLBACK": options.dla_core is not None,
+        "SPARSE_WEIGHTS": options.sparse_weights,
     }
     return [name for name, wanted in asked.items() if wanted]
 

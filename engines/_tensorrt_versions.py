@@ -61,7 +61,7 @@ _FP32_FLOATING = QuantizedForm(floats="fp32", stored_weights=False)
 _HARDWARE_8 = {HardwareCompatibility.NONE: "NONE", HardwareCompatibility.AMPERE_PLUS: "AMPERE_PLUS"}
 _HARDWARE_10 = {**_HARDWARE_8, HardwareCompatibility.SAME_COMPUTE_CAPABILITY: "SAME_COMPUTE_CAPABILITY"}
 
-_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "refit"})
+_COMMON = frozenset({"batches", "workspace_mb", "optimization_level", "tf32", "refit", "sparse_weights"})
 _OPTIONS_8 = _COMMON | {"version_compatible", "hardware_compatibility", "dla_core", "timing_cache"}
 _OPTIONS_10 = _COMMON | {"version_compatible", "hardware_compatibility", "strip_weights", "timing_cache"}
 _OPTIONS_RTX = _COMMON | {"strip_weights"}

@@ -183,6 +183,11 @@ class Engine(ABC):
         return None
 
     @classmethod
+    def has_sparse_kernels(cls, target: Target) -> bool:
+        """Whether this kind has kernels for a target that skip the zeros of weights that are 2:4 sparse."""
+        return False
+
+    @classmethod
     def timing_cache_name(cls, target: Target) -> str | None:
         """A name for the measurements that hold for a device and the version installed here; None: there are none."""
         return None

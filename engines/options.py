@@ -66,6 +66,9 @@ class BuildOptions:
     """The engine is stored without its weights, which are put in before it runs."""
     dla_core: int | None = None
     """Compile for this deep-learning accelerator; what it cannot do runs on the GPU."""
+    sparse_weights: bool = False
+    """Kernels that skip zeros may be chosen for layers whose weights are 2:4 sparse; nobody is asked for it, the network
+    and the device say it (``Engine.has_sparse_kernels``)."""
     timing_cache: bytes | None = field(default=None, repr=False)
     """What a compiler measured before, on this device, with the same version; its own bytes. None: it is not asked."""
 

@@ -135,6 +135,8 @@ def _flags(release: tuple[int, int], precision: str, files: TrtexecFiles, option
         yield "--refit"
     if options.strip_weights:
         yield "--stripWeights"
+    if options.sparse_weights:
+        yield "--sparsity=enable"
     if not options.tf32:
         yield "--noTF32"
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "export-cache",
     "import-cache",
     "sensitivity",
+    "prune",
     "quantize",
     "compile",
     "export-trtexec",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli._accuracy import print_accuracy
+from edge_resnet.cli._compression import print_compression
 from edge_resnet.cli._console import BarProgress, JsonFlag, print_json, print_table, say
 from edge_resnet.cli._engine import Batch, Compatible, Dla, Flags, Hardware, Level, Refit, Strip, Tf32, Workspace
 from edge_resnet.demo import demo_recipe
@@ -68,6 +69,8 @@ def run(
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
+        if result.compression is not None:
+            print_compression(result.compression)
         _show(result.to_json(), result.bundle, result.report)
         for each in result.targets:
             if each.accuracy is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_resnet.benchmark import Latency, measure_latency
 from edge_resnet.breakdown import Breakdown, measure_breakdown
-from edge_resnet.bundle import FP32_MEMBER, QDQ_MEMBER, Bundle, Manifest
+from edge_resnet.bundle import QDQ_MEMBER, Bundle, Manifest
 from edge_resnet.calibration.quantizer_noise import QuantizedTensor, quantizer_noise
 from edge_resnet.errors import BundleError, EngineError, GateError, TrustError, UnavailableError
 from edge_resnet.golden import read_golden
@@ -78,7 +78,7 @@ def gather(
     Raises:
         BundleError: a member is not what the manifest says, or another bundle lies there by now.
     """
-    network = QDQ_MEMBER if QDQ_MEMBER in bundle.names else FP32_MEMBER
+    network = QDQ_MEMBER if QDQ_MEMBER in bundle.names else bundle.compiled_member
     model = parse_onnx(bundle.read(network), network)
     tensors, frames = _tensors(bundle)
     speed, not_run = _speed(path, bundle, start)

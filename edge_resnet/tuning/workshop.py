@@ -61,6 +61,11 @@ class Workshop:
     def __init__(self, recipe: Recipe, target: str, stages: Stages) -> None:
         if recipe.build.precision != "int8":
             raise RecipeError(f"[build] has precision {recipe.build.precision}: tune is for int8")
+        if recipe.prune is not None:
+            raise RecipeError(
+                "the recipe has [prune], and tune makes hundreds of networks: prune once with `edge-resnet prune`, and "
+                "name the ONNX file that it writes in [model]"
+            )
         self._recipe, self.target, self._stages = recipe, target_named(target).at("int8"), stages
         self.own = Settings.of(recipe)
         self._kind = engine_class(self.target.kind)

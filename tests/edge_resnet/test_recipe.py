@@ -20,6 +20,7 @@ from edge_resnet.recipe import (
     BuildRecipe,
     CalibrationRecipe,
     ModelRecipe,
+    PruneRecipe,
     QuantizeRecipe,
     Recipe,
     load_recipe,
@@ -200,7 +201,7 @@ def test_a_byte_order_mark_and_windows_line_ends(folder: Path) -> None:
         ("[acuracy]\nmax_drop = 1.0", "unknown table [acuracy]: did you mean 'accuracy'?"),
         (
             "[zzz]",
-            "unknown table [zzz]: the tables are model, preprocessing, calibration, quantize, accuracy, build",
+            "unknown table [zzz]: the tables are model, preprocessing, calibration, prune, quantize, accuracy, build",
         ),
         ("[[build]]", "'build' is no table: put keys under one of [model], [preprocessing], [calibration], "),
         ("[build]\nprecision = 'int4'", "'precision' in [build] is 'int4': choose one of int8, fp8, fp16, bf16, fp32"),
@@ -360,19 +361,23 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
         line for line in lines if line.startswith("# ") and " = " in line and line[2:].split(" = ")[0].isidentifier()
     ]
     keys = [line[2:].split(" = ")[0] for line in optional]
-    assert keys == ["onnx", "classes", "labels", "include_top", "pooling", "shortcut", "refine", *ENGINE_KEYS]
+    model = ["onnx", "classes", "labels", "include_top", "pooling", "shortcut"]
+    prune = ["macs", "sparsity", "rounds", "steps", "images", "limit"]
+    assert keys == [*model, *prune, "refine", *ENGINE_KEYS]
     path.write_text("\n".join(line[2:] if line in optional else line for line in lines if "resnet50.pth" not in line))
     path.write_text(
         path.read_text()
         .replace('arch = "resnet50"\n', "")
         .replace('shortcut = "B"\n', "")
+        .replace("# [prune]", "[prune]")
         .replace("[1, 1, 8]", "[1, 1, 1]")
     )
     for name in ("resnet50.onnx", "labels.txt"):
         (tmp_path / name).touch()
-    for name in ("calibration", "test"):
+    for name in ("calibration", "test", "train"):
         (tmp_path / "images" / name).mkdir(parents=True)
     recipe = load_recipe(path)
+    assert recipe.prune == PruneRecipe(0.7, "2:4", images=tmp_path / "images" / "train", limit=5000)
     assert recipe.model == ModelRecipe(onnx=tmp_path / "resnet50.onnx", classes=1000, labels=tmp_path / "labels.txt")
     assert recipe.quantize.refine == chain_wanted("standard", ("exact-input", "round"))
     assert recipe.engine == BuildOptions(BatchRange(1, 1, 1), workspace_mb=1024, optimization_level=3, dla_core=0)
@@ -380,7 +385,7 @@ def test_what_the_template_comments_out_loads_too(tmp_path: Path) -> None:
 
 def test_the_template_shows_every_key_and_every_choice(tmp_path: Path) -> None:
     text = write_recipe_template(tmp_path).read_text()
-    recipes = (ModelRecipe, Preprocessing, CalibrationRecipe, QuantizeRecipe, AccuracyRecipe, BuildRecipe)
+    recipes = (ModelRecipe, Preprocessing, CalibrationRecipe, PruneRecipe, QuantizeRecipe, AccuracyRecipe, BuildRecipe)
     for recipe in recipes:
         for field in fields(recipe):
             assert f"\n{field.name} = " in text or f"\n# {field.name} = " in text, field.name

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.engines.options import BatchRange, BuildOptions, HardwareCompatibility
-from edge_resnet.recipe import ModelRecipe, QuantizeRecipe, Recipe, load_recipe
+from edge_resnet.recipe import ModelRecipe, PruneRecipe, QuantizeRecipe, Recipe, load_recipe
 from edge_resnet.recipe_writer import recipe_text
 
 
@@ -41,6 +41,14 @@ def test_what_is_written_is_read(
     place.write_text(recipe_text(recipe, place.parent, ("two\nlines",)), encoding="utf-8")
     assert place.read_text(encoding="utf-8").startswith("# two lines\n\n[model]\n")
     assert resolved(load_recipe(place)) == resolved(recipe)
+
+
+def test_pruning_is_written(small_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    recipe = replace(small_recipe, prune=PruneRecipe(0.7, "2:4", 2, 0, tmp_path / "images", 9))
+    (tmp_path / "r.toml").write_text(recipe_text(recipe, tmp_path), encoding="utf-8")
+    assert load_recipe(tmp_path / "r.toml").prune == recipe.prune
+    assert "[prune]" not in recipe_text(small_recipe, tmp_path)
 
 
 def test_a_model_that_brings_its_preprocessing_has_no_table(small_recipe: Recipe, tmp_path: Path) -> None:

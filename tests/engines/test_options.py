@@ -47,6 +47,7 @@ def test_chosen_are_those_that_are_not_at_their_defaults() -> None:
         hardware_compatibility=HardwareCompatibility.SAME_COMPUTE_CAPABILITY,
         refit=True,
         strip_weights=True,
+        sparse_weights=True,
         timing_cache=b"12345",
     ).chosen
     assert chosen == {
@@ -58,6 +59,7 @@ def test_chosen_are_those_that_are_not_at_their_defaults() -> None:
         "hardware_compatibility": "same-compute-capability",
         "refit": "true",
         "strip_weights": "true",
+        "sparse_weights": "true",
         "timing_cache": "5 bytes",
     }
     assert chosen.keys() | {"dla_core"} == {field.name for field in fields(BuildOptions)}

@@ -115,6 +115,14 @@ def test_every_option_is_set_under_the_names_of_the_version(tensorrt: Tensorrt, 
 
 
 @pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sparse_weights_are_told_where_they_are(tensorrt: Tensorrt, version: str, asked: bool) -> None:
+    masked = tensorrt(version)
+    TensorRtEngine.compile(model_for(version, "int8"), ORIN, BuildOptions(sparse_weights=asked))
+    assert ("BuilderFlag.SPARSE_WEIGHTS" in masked.used) == asked
+
+
+@pytest.mark.parametrize("asked", [False, True])
 def test_tf32_is_cleared_but_where_it_was_asked_for(tensorrt: Tensorrt, asked: bool) -> None:
     masked = tensorrt("10.3.0")
     TensorRtEngine.compile(model_for("10.3.0", "fp32"), ORIN, BuildOptions(tf32=asked))

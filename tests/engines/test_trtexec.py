@@ -72,6 +72,13 @@ def test_dla_takes_one_batch_size_and_the_gpu_what_it_cannot_do() -> None:
                 line(version, options=options)
 
 
+@pytest.mark.parametrize("version", ["8.5.2", "8.6.2", "10.3.0", "11.4.1"])
+def test_sparse_weights_are_enabled_and_never_forced(version: str) -> None:
+    """``force`` would overwrite weights (trtexec's own help)."""
+    assert "--sparsity=enable" in line(version, options=BuildOptions(sparse_weights=True)).split()
+    assert "sparsity" not in line(version)
+
+
 @pytest.mark.parametrize(
     ("version", "change", "flag", "since"),
     [

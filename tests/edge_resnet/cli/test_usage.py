@@ -39,6 +39,7 @@ def test_the_commands_are_those_of_the_design_and_more(cli: Cli) -> None:
         "report",
         "explain",
         "sensitivity",
+        "prune",
         "estimate",
         "tune",
         "export-trtexec",
