@@ -13,8 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edge_resnet.calibration import OBSERVERS, CalibrationTable, collect
-from edge_resnet.calibration.collect import SAMPLE, observed_tensors
-from edge_resnet.calibration.simulate import fast_session
+from edge_resnet.calibration.collect import SAMPLE, Observed, observed_tensors
 from edge_resnet.errors import CalibrationError
 
 Network = Callable[..., onnx.ModelProto]
@@ -80,7 +79,7 @@ def test_threads_make_no_difference(
 ) -> None:
     model, frames, tables = network("resnet18", 96), random_frames(4, 96), set()
     for threads in (1, 2, 3):
-        monkeypatch.setitem(observed_tensors.__globals__, "fast_session", partial(fast_session, threads=threads))
+        monkeypatch.setitem(collect.__globals__, "Observed", partial(Observed, threads=threads))
         tables.add(collected(model, frames, 2, "mse").to_json())
     assert len(tables) == 1
 
