@@ -15,6 +15,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# What is never imported is never compiled: two gigabytes of packages, of which a command needs a part.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # It builds and runs bundles already; tests, plots and the rest are not there yet.
 BUILDS := $(VENV)/builds
 
@@ -25,18 +27,18 @@ PYTHONS ?= python3.10 python3.12 python3.13
 RUNTIME := .runtime
 AUDIT := .venv-audit
 
-.PHONY: setup demo test test-long fuzz fuzz-slice audit test-gpu test-pycuda test-pythons test-arm64 runtime ros2 docs clean
+.PHONY: setup demo test types tests test-long fuzz fuzz-slice audit test-gpu test-pycuda test-pythons test-arm64 runtime ros2 docs clean
 
 setup: $(READY)
 
 $(BUILDS): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "edge-resnet needs Python 3.10 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx]'
+	$(INSTALL) --editable '.[build,rtx]'
 	touch $(BUILDS)
 
 $(READY): $(BUILDS)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,rtx,plots,tune,camera,web,trust,registry,oci,mlflow,ray,monitor,loadgen,dev,docs,parity]'
+	$(INSTALL) --editable '.[build,rtx,plots,tune,camera,web,trust,registry,oci,mlflow,ray,monitor,loadgen,dev,docs,parity]'
 	touch $(READY)
 
 demo: $(BUILDS)
@@ -46,14 +48,19 @@ demo: $(BUILDS)
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: setup
 	$(BIN)/mypy -p edge_resnet
+
+tests: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m 'not long'
 
 test-long: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
 
 fuzz: setup
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(INSTALL) --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz/run.py --inputs 1000000
 
 fuzz-slice: setup
@@ -98,7 +105,7 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 ros2: setup
-	$(BIN)/python -m pip install --quiet --requirement examples/ros2/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement examples/ros2/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(PYCUDA) $(RUNTIME) $(AUDIT) .site fashion-mnist.edge build *.egg-info

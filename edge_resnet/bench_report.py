@@ -165,7 +165,7 @@ def _read_record(path: Path) -> tuple[Latency, MachineState]:
         state = document["machine"]["after"]
         state |= {key: tuple(state[key]) for key in ("cpu_governors", "cpu_mhz")}
         return Latency(str(path), document["target"], document["device"], times), MachineState(**state)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise EngineError(f"{path} is no record of `edge-resnet bench --record` ({type(error).__name__})") from error
 
 

@@ -317,7 +317,7 @@ def _document(manifest: Manifest, listed: Mapping[str, _Listed]) -> bytes:
 def _parse_document(data: bytes) -> tuple[Manifest, dict[str, _Listed]]:
     try:
         parsed = parse_json(data, _without_repeats)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(f"{MANIFEST} is not JSON: {error}: build it again") from error
     own = dict(_object(parsed, MANIFEST))
     added = _exactly({key: own.pop(key) for key in ("format", "members") if key in own}, ["format", "members"])

@@ -91,7 +91,7 @@ class Reference:
             )
         try:
             return cls.from_json(parse_json(bundle.read(MEMBER)))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise BundleError(
                 f"{MEMBER} of bundle '{bundle.manifest.name}' is damaged ({error}): build it again"
             ) from error

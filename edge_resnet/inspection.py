@@ -93,7 +93,7 @@ def read_sbom(path: Path, trust: Path | None = None) -> dict[str, Any]:
     data = open_bundle(path, trust).read(SBOM_MEMBER)
     try:
         document: dict[str, Any] = parse_json(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(f"bundle '{path}': {SBOM_MEMBER} cannot be read: {error}") from error
     return document
 

@@ -122,7 +122,10 @@ def parse_json(data: bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]],
         raise ValueError(f"it has {len(data)} bytes: {bounds.advice('document_bytes')}")
     if _deeper(data, bounds.json_depth):
         raise ValueError(f"objects and lists stand too deep in one another: {bounds.advice('json_depth')}")
-    return json.loads(data.decode("utf-8"), object_pairs_hook=object_pairs_hook, parse_constant=_refuse_constant)
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=object_pairs_hook, parse_constant=_refuse_constant)
+    except RecursionError as error:  # where the limit was set above Python's own
+        raise ValueError("objects and lists stand too deep in one another for Python") from error
 
 
 def _deeper(data: bytes, most: int) -> bool:

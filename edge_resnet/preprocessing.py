@@ -232,6 +232,11 @@ class Preprocessing:
         return axis(height, self.size[0]), axis(width, self.size[1])
 
 
+_HELD = {"WEBP": 3}
+"""Pictures that a format's decoder holds beside the one it gives: that of animations, which Pillow takes for every WebP,
+has this frame, the one before, and one to decode into."""
+
+
 def plain_image(image: Image.Image, name: str) -> Image.Image:
     """Decodes a Pillow image fully and gives it in mode ``L`` or ``RGB``.
 
@@ -240,7 +245,9 @@ def plain_image(image: Image.Image, name: str) -> Image.Image:
     Raises:
         ImageError: it is damaged, has transparent pixels, or more than 8 bits a channel: its range would be a guess.
     """
-    check(image.width * image.height, "image_pixels", name, ImageError, "pixels")
+    held = _HELD.get(str(image.format), 1)
+    counted = name if held == 1 else f"{name}, of which its decoder holds {held} copies,"
+    check(held * image.width * image.height, "image_pixels", counted, ImageError, "pixels")
     # The raw mode tells of 16-bit colour, which Pillow would cut to its upper 8 bits; decoding forgets it.
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ())]
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in mode for mode in raw_modes):

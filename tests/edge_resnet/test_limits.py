@@ -129,6 +129,12 @@ def test_depth_is_of_brackets_and_not_of_text() -> None:
             parse_json(wrong)
 
 
+def test_a_limit_above_pythons_own_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "json_depth=1e6")
+    with pytest.raises(ValueError, match="too deep in one another for Python"):
+        parse_json(b"[" * 200_000 + b"]" * 200_000)
+
+
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (2**40,), (9,)])
 def test_golden_samples_that_promise_more_than_they_hold(tmp_path: Path, shape: tuple[int, ...]) -> None:
     buffer = io.BytesIO()
@@ -180,6 +186,13 @@ def test_an_image_limit_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "image_pixels=109")
     with pytest.raises(ImageError, match="x has 110 pixels: the limit image_pixels is 109"):
         decode_image(buffer.getvalue(), "x")
+
+
+def test_copies_that_a_decoder_holds_count(tmp_path: Path) -> None:
+    """Found by fuzzing: 93 bytes that took 475 MB, and could have taken 1 GB."""
+    (found,) = (Path(__file__).parents[1] / "fuzz" / "corpus" / "image").glob("*webp*")
+    with pytest.raises(ImageError, match=f"its decoder holds 3 copies, has 118152222 pixels: {advice('image_pixels')}"):
+        decode_image(found.read_bytes(), "bomb.webp")
 
 
 # What builds read.

@@ -115,7 +115,7 @@ def test_a_device_that_is_unplugged_comes_back(double: Path, tmp_path: Path) -> 
     assert seen["shapes"] == [[72, 64, 1]]
     assert seen["luma"] == [*range(20, 30), *range(20, 30), *range(20, 25)], "no frame lost, none twice"
     assert seen["flat"] is True
-    assert 0.14 < seen["span_s"] < 2, "9 frames at 50 a second"
+    assert 0.08 < seen["span_s"] < 2, "9 frames at 50 a second, of which a busy machine fetches the first late"
     assert (seen["reconnects"], seen["stalled"]) == (2, 0)
     assert seen["last_error"] == f"camera '{tmp_path}/video0' cannot be read: No such device"
 
