@@ -63,12 +63,6 @@ class Libraries:
 
 
 @dataclass(frozen=True)
-class _Sent(Generic[Task, Result]):
-    job: Job[Task, Result]
-    libraries: Libraries
-
-
-@dataclass(frozen=True)
 class _Done(Generic[Result]):
     result: Result
     worker: str
@@ -97,23 +91,19 @@ def spread(job: Job[Task, Result], tasks: Sequence[Task], note: Callable[[str], 
             "the Ray cluster has no CPUs to work on: add a machine with `ray start --address=HOST:PORT`"
         )
     remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_work)
-    sent = [ray.put(_Sent(job, here))]  # in a list, so that it is not fetched anew for every task
+    sent = [ray.put(job)]  # in a list, so that it is not fetched anew for every task
     waiting: deque[Any] = deque()
     left = iter(tasks)
     unlike: set[str] = set()
-    try:
-        for _ in tasks:
-            while len(waiting) < AHEAD * max(1, cpus()) and (task := next(left, _NONE)) is not _NONE:
-                waiting.append(remote.remote(sent, task))
-            done = _fetched(waiting[0])
-            waiting.popleft()
-            if done.kernels != here.kernels and done.worker not in unlike:
-                unlike.add(done.worker)
-                note(f"the CPU of worker {done.worker} is {done.kernels}, here {here.kernels}: last digits may differ")
-            yield done.result
-    finally:
-        for each in waiting:
-            ray.cancel(each)
+    for _ in tasks:
+        while len(waiting) < AHEAD * max(1, cpus()) and (task := next(left, _NONE)) is not _NONE:
+            waiting.append(remote.remote(sent, here, task))
+        done = _fetched(waiting.popleft())
+        if done.kernels != here.kernels and done.worker not in unlike:
+            unlike.add(done.worker)
+            note(f"the CPU of worker {done.worker} is {done.kernels}, here {here.kernels}: last digits may differ")
+        yield done.result
+    # Where this ends early, tasks ahead are left to end: Ray 2.60 aborts where one that is cancelled has just ended.
 
 
 _NONE: Any = object()
@@ -163,7 +153,7 @@ _BEGUN: dict[str, Callable[[Any], Any]] = {}
 """In a worker's process: the job that it has begun last, by its reference."""
 
 
-def _work(sent: list[Any], task: Any) -> _Done[Any] | EdgeResnetError:
+def _work(sent: list[Any], sender: Libraries, task: Any) -> _Done[Any] | EdgeResnetError:
     """One task, in a worker's process. Errors of ours are results: Ray would make tracebacks of them."""
     import ray
 
@@ -171,9 +161,9 @@ def _work(sent: list[Any], task: Any) -> _Done[Any] | EdgeResnetError:
     try:
         if key not in _BEGUN:
             _BEGUN.clear()  # frees the network of the job before
-            given: _Sent[Any, Any] = ray.get(sent[0])
-            Libraries.here().check_same(given.libraries)
-            _BEGUN[key] = given.job.begin()
+            Libraries.here().check_same(sender)  # before the job is read, which another version may not know
+            job: Job[Any, Any] = ray.get(sent[0])
+            _BEGUN[key] = job.begin()
         return _Done(_BEGUN[key](task), platform.node(), kernel_flags())
     except EdgeResnetError as error:
         return error

@@ -30,9 +30,7 @@ def calibrate(cli_json: CliJson, model: Path, images: Path, output: Path, *more:
     return output.read_bytes()
 
 
-def test_a_table_is_the_same_file(
-    address: str, cli_json: CliJson, demo_onnx: Path, few: Path, tmp_path: Path
-) -> None:
+def test_a_table_is_the_same_file(address: str, cli_json: CliJson, demo_onnx: Path, few: Path, tmp_path: Path) -> None:
     one = calibrate(cli_json, demo_onnx, few / "calibration", tmp_path / "one.json")
     assert calibrate(cli_json, demo_onnx, few / "calibration", tmp_path / "many.json", "--ray", address) == one
 

@@ -2,58 +2,99 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ray_nodes import ray_cluster
+from ray_jobs import Broken, Deadly, Squares
+from ray_nodes import ray_cluster  # before ray, which reads its settings when it is imported
 
 from edge_resnet.cluster import work
 from edge_resnet.cluster.connection import connected
-from edge_resnet.cluster.crew import CalibrationJob, Crew
+from edge_resnet.cluster.crew import Crew
 from edge_resnet.cluster.work import Libraries, spread
-from edge_resnet.errors import CalibrationError, ModelError, UnavailableError
+from edge_resnet.demo import CALIBRATION
+from edge_resnet.errors import CalibrationError, UnavailableError
 from edge_resnet.images import open_images
 from edge_resnet.onnx_file import load_onnx
 from edge_resnet.preprocessing import NAMED
 from edge_resnet.workforce import THIS_MACHINE
 
+ray = pytest.importorskip("ray", reason="spreading work needs the extra 'ray'")
 pytestmark = pytest.mark.slow
 
 
-@dataclass(frozen=True)
-class Squares:
-    """Squares numbers, the even ones later, and notes in a file which process began it."""
-
-    begun: Path
-    killed_at: int | None = None
-    """Whoever squares it the first time kills its own process."""
-
-    def begin(self) -> Callable[[int], int]:
-        with self.begun.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        return self._square
-
-    def _square(self, number: int) -> int:
-        if number == self.killed_at and not self.begun.with_suffix(".killed").exists():
-            self.begun.with_suffix(".killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if number < 0:
-            raise CalibrationError(f"{number} is below 0: give another")
-        time.sleep(0 if number % 2 else 0.05)
-        return number**2
+def test_results_and_errors_come_in_the_order_of_tasks(address: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    with connected(address):
+        assert list(spread(Squares(begun), range(20), print)) == [number**2 for number in range(20)]
+        processes = begun.read_text(encoding="ascii").split()
+        assert 1 <= len(processes) == len(set(processes)) <= 2, "each process begins a job once"
+        found = spread(Squares(begun), [1, 2, -3, -4, 5], print)
+        assert [next(found), next(found)] == [1, 4]
+        with pytest.raises(CalibrationError, match=r"^-3 is below 0: give another$") as refused:
+            next(found)
+        assert type(refused.value) is CalibrationError
+        with pytest.raises(ZeroDivisionError):  # a bug is shown as one
+            list(spread(Broken(), [1], print))
 
 
-class Lost(Squares):
-    """Kills whoever does it, again and again."""
+def test_a_task_that_kills_its_workers_ends(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "RETRIES", 1)
+    with connected(address), pytest.raises(UnavailableError, match="has lost its worker 2 times .*: look for one that"):
+        list(spread(Deadly(), [1], print))
 
-    def _square(self, number: int) -> int:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return 0
+
+def test_what_computes_otherwise(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, notes = Libraries.here(), list[str]()
+    job = Squares(tmp_path / "begun")
+    with connected(address):
+        monkeypatch.setattr(Libraries, "here", lambda: replace(here, kernels="z80 (none)"))
+        assert list(spread(job, [1, 3], notes.append)) == [1, 9]
+        assert len(notes) == 1 and notes[0].endswith(f"is {here.kernels}, here z80 (none): last digits may differ")
+        older = replace(here, versions={**here.versions, "numpy": "1.0"})
+        monkeypatch.setattr(Libraries, "here", lambda: older)
+        with pytest.raises(UnavailableError, match=r"^worker .* has numpy 2.*, here is 1.0, and results could differ"):
+            list(spread(job, [1], notes.append))
+
+
+def test_a_killed_node_changes_nothing(demo_onnx: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of two nodes one is killed while both work; the other does the rest, and what was lost."""
+    model, images, spec = load_onnx(demo_onnx), open_images(CALIBRATION, 160), NAMED["fashion-mnist"]
+    parts: list[int] = []
+    with ray_cluster({}, {}) as cluster:
+
+        def advance(done: int) -> None:
+            parts.append(done)
+            if len(parts) == 4:
+                cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)  # SIGKILL
+
+        with connected(cluster.address):
+            table = Crew(print).calibrate(model, images, spec, "mse", advance)
+            assert _comes_to_be(lambda: sum(not node["Alive"] for node in ray.nodes()) == 1)
+    assert len(parts) == 16 and sum(parts) == 160
+    assert table.to_json() == THIS_MACHINE.calibrate(model, images, spec, "mse", lambda done: None).to_json()
+    assert capfd.readouterr().out == "", "Ray prints its own logs of a death, where a command's JSON document is"
+
+
+def _comes_to_be(condition: Callable[[], bool]) -> bool:
+    """Within the seconds that the head takes to notice a death."""
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_the_last_worker_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(work, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(work, "PATIENCE_SECONDS", 1.0)
+    with ray_cluster({}) as cluster, connected(cluster.address):
+        found = spread(Squares(tmp_path / "begun"), range(0, 400, 2), print)
+        assert next(found) == 0
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        with pytest.raises(UnavailableError, match="has lost its last worker"):
+            list(found)
+        with pytest.raises(UnavailableError, match="the Ray cluster has no CPUs to work on: add a machine"):
+            list(spread(Squares(tmp_path / "begun"), [1], print))
