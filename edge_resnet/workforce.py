@@ -20,7 +20,7 @@ from edge_resnet.calibration.simulate import exact_session, fast_session, run_fr
 from edge_resnet.calibration.table import CalibrationTable
 from edge_resnet.calibration_images import calibration_manifest
 from edge_resnet.check import BATCH
-from edge_resnet.engines.engine import Progress
+from edge_resnet.engines.engine import Engine, Progress
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.images import ImageSet
 from edge_resnet.preprocessing import Preprocessing
@@ -39,7 +39,7 @@ class Answering(ABC):
         """Makes it ready.
 
         Args:
-            threads: that compute; 0: one on each core. Answers do not depend on it.
+            threads: that compute: 1, or 0 for one on each core. Answers do not depend on it.
         """
 
     @cached_property
@@ -80,8 +80,12 @@ class EngineNetwork(Answering):
     data: bytes
 
     def opened(self, threads: int) -> Run:
-        kind = engine_class(self.kind)
-        return (kind if threads == 0 else kind.one_threaded())(self.data).run
+        return engine_class(self.kind).one_threaded()(self.data).run if threads == 1 else self.engine.run
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Opened here, once, with as many threads as it likes."""
+        return engine_class(self.kind)(self.data)
 
 
 class Workforce(ABC):

@@ -66,6 +66,22 @@ def test_an_engine_answers_the_same(address: str, cli_json: CliJson, quick_bundl
     assert cli_json(*check, "--ray", address) == one
 
 
+def test_a_search_tries_and_finds_the_same(
+    address: str, cli_json: CliJson, recipe_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a device that is not here, whose latency is an estimate: measured ones differ from one run to the next."""
+    pytest.importorskip("optuna", reason="needs the extra 'tune'")
+    found = []
+    for name, more in (("one", ()), ("many", ("--ray", address))):
+        monkeypatch.setenv("EDGE_RESNET_CACHE", str(tmp_path / f"cache-{name}"))  # nothing of the first is used again
+        goal = ("--max-drop", "100", "--min-fps", "1", "--target", "jetson-orin-nano")
+        search = ("--trials", "4", "--effort", "fast", "--storage", f"{name}.db", "-o", f"{name}.toml")
+        found.append(cli_json("tune", recipe_file(), *goal, *search, *more))
+    one, many = ({key: each[key] for key in each if key not in ("recipe", "storage")} for each in found)
+    assert len(one["front"]) >= 1 and one["latency"] == "estimate" and one["trials"] == 4
+    assert many == one
+
+
 def test_order_cannot_be_spread(address: str, refused: Callable[..., str], demo_onnx: Path, few: Path) -> None:
     flags = ("--method", "moving-average", "--images", few / "calibration", "-o", "t.json", "--ray", address)
     assert "depends on the order of the images" in refused(2, "calibrate", demo_onnx, *flags)
