@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import sys
 import tempfile
 import time
@@ -34,7 +33,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from ray_nodes import ray_cluster  # before ray, which reads its settings when it is imported
 
-from edge_resnet.calibration.collect import Observed, merge
+from edge_resnet.calibration.collect import merge
 from edge_resnet.cluster.connection import connected
 from edge_resnet.cluster.crew import LARGEST_PART, CalibrationJob, Crew
 from edge_resnet.cluster.work import AHEAD
@@ -83,18 +82,20 @@ def photos(folder: Path, shared: Path, count: int) -> ImageSet:
 
 def costs_of(model: onnx.ModelProto, images: ImageSet) -> Costs:
     """Does one part here as a worker does, and merges it."""
+    from ray import cloudpickle  # what Ray itself sends results by
+
     (part, *_) = parts_of(images, 32, {})
     start = time.perf_counter()
     do = CalibrationJob(model, SPEC, METHOD, frozenset()).begin()
     ready = time.perf_counter()
     seen = do(part)
     done = time.perf_counter()
-    state = pickle.dumps(seen, 5)
-    whole = Observed(model, 1).observers(METHOD)
+    state = cloudpickle.dumps(seen)
+    whole = seen.observers
     merges = []
     for _ in range(5):
         begin = time.perf_counter()
-        merge(whole, pickle.loads(state).observers)
+        merge(whole, cloudpickle.loads(state).observers)  # what this process has made itself
         merges.append(time.perf_counter() - begin)
     return Costs(ready - start, (done - ready) / len(part.paths), len(state), float(np.median(merges)))
 

@@ -35,6 +35,7 @@ def connected(address: str) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise UnavailableError("--ray needs Ray: pip install 'edge-resnet[ray]'") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its advice would stand before our one line
     if address != LOCAL:
         _require_listener(address)
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}

@@ -13,7 +13,7 @@ import onnx
 
 from edge_resnet.accuracy import Answers
 from edge_resnet.appearance import MOST, Appearance, Vectors, image_vectors
-from edge_resnet.calibration.collect import Observed, Observers, merge, observe, ranges_of
+from edge_resnet.calibration.collect import Observed, Observers, merge, observe, observed_tensors, ranges_of
 from edge_resnet.calibration.observers import observer_named
 from edge_resnet.calibration.refine import Refined, reported
 from edge_resnet.calibration.schemes import Scheme, scheme_named
@@ -50,14 +50,15 @@ class Crew(Workforce):
     def calibrate(
         self, model: onnx.ModelProto, images: ImageSet, preprocessing: Preprocessing, method: str, advance: Advance
     ) -> CalibrationTable:
-        if not observer_named(method).mergeable:
+        observer = observer_named(method)
+        if not observer.mergeable:
             raise CalibrationError(
                 f"--method {method} depends on the order of the images, and cannot be spread: choose another, or leave "
                 f"--ray out"
             )
         job = CalibrationJob(model, preprocessing, method, frozenset(images.drawn(MOST)))
         parts = self._parts(images, CALIBRATION_BATCH)
-        all_seen = _Seen(Observed(model, 1).observers(method), [], [])
+        all_seen = _Seen({name: observer() for name in observed_tensors(model)}, [], [])
         for seen in spread(job, parts, self._note):
             all_seen.add(seen)
             advance(len(seen.hashes))
