@@ -47,6 +47,8 @@ def main() -> None:
     arguments.add_argument("--target", nargs="+", default=["cpu", "jetson-orin-nano"])
     arguments.add_argument("--storage", type=Path, help="a folder to keep the searches in")
     options = arguments.parse_args()
+    if options.storage is not None:
+        options.storage.mkdir(parents=True, exist_ok=True)
     tables = []
     for target in options.target:
         kept = None if options.storage is None else options.storage / f"{target}.db"
