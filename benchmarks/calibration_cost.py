@@ -28,7 +28,7 @@ from _common import Frames, Row, Table, parser, photo_frames, report, resnet50
 
 from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.simulate import fast_session, run_frames
-from edge_resnet.kept_stages import CALIBRATION_BATCH
+from edge_resnet.workforce import CALIBRATION_BATCH
 
 METHOD = "mse"
 TURN = 16

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from edge_resnet.calibration.observers import Observer, observer_named
+from edge_resnet.calibration.observers import Observer, TensorRange, observer_named
 from edge_resnet.calibration.schemes import SCHEMES
 from edge_resnet.calibration.simulate import fast_session
 from edge_resnet.calibration.table import CalibrationTable, model_digest
@@ -75,29 +75,82 @@ def collect(
     Raises:
         CalibrationError: no frames, an unknown method, or a value that is not finite (the tensor is named).
     """
-    make, names = observer_named(method), observed_tensors(model)
+    observer_named(method)  # refuses an unknown one before any work is done
     digest = model_digest(model)  # takes memory for two models, which is there before the session and its tensors are
-    observers: dict[str, Observer] = {name: make() for name in names}
-    session = fast_session(_with_statistics(model, names))
+    network = Observed(model)
+    observers = network.observers(method)
     seen, observing = 0, None
     with ThreadPoolExecutor(1) as thread:  # one alone, so that images are observed in their order
         for batch in frames:
-            results = session.run(None, {session.get_inputs()[0].name: batch})
+            statistics = network.statistics(batch)
             _finish(observing, advance)
-            observing = thread.submit(_observe_batch, observers, results, seen)
+            observing = thread.submit(observe, observers, statistics, seen)
             seen += len(batch)
         _finish(observing, advance)
     if seen == 0:
         raise CalibrationError("no calibration images: give at least one")
-    ranges = {name: observer.range() for name, observer in observers.items()}
-    return CalibrationTable(method, digest, dict(images), dict(preprocessing), ranges)
+    return CalibrationTable(method, digest, dict(images), dict(preprocessing), ranges_of(observers))
 
 
-def _observe_batch(observers: Mapping[str, Observer], results: Sequence[Any], seen: int) -> int:
-    """Observes what ``_with_statistics`` gave for a batch, ``seen`` images before it; returns how many it has."""
+Observers = dict[str, Observer]
+"""One for each tensor of interest, by its name."""
+
+
+class Observed:
+    """A network that gives the statistics of every tensor of interest in the place of its answers.
+
+    Args:
+        model: FP32 ONNX that takes uint8 frames.
+        threads: that compute; 0: one on each core. The statistics do not depend on it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
+        self._names = observed_tensors(model)
+        self._session = fast_session(_with_statistics(model, self._names), threads)
+
+    def observers(self, method: str) -> Observers:
+        """New ones, that have seen nothing.
+
+        Raises:
+            CalibrationError: an unknown method.
+        """
+        make = observer_named(method)
+        return {name: make() for name in self._names}
+
+    def statistics(self, batch: npt.NDArray[np.uint8]) -> Sequence[Any]:
+        """What ``observe`` takes, of frames N×H×W×C."""
+        found: Sequence[Any] = self._session.run(None, {self._session.get_inputs()[0].name: batch})
+        return found
+
+
+def observe(observers: Observers, statistics: Sequence[Any], seen: int) -> int:
+    """Observes the statistics of a batch, ``seen`` images before it; returns how many it has.
+
+    Raises:
+        CalibrationError: a value is not finite; tensor and image are named.
+    """
     for index, (name, observer) in enumerate(observers.items()):
-        _observe(observer, name, results[2 * index], results[2 * index + 1], seen)
-    return len(results[0])
+        _observe(observer, name, statistics[2 * index], statistics[2 * index + 1], seen)
+    return len(statistics[0])
+
+
+def merge(observers: Observers, others: Observers) -> None:
+    """Adds what other observers of the same network and method have seen.
+
+    Raises:
+        CalibrationError: statistics of this method depend on the order of images.
+    """
+    for name, observer in observers.items():
+        observer.merge(others[name])
+
+
+def ranges_of(observers: Observers) -> dict[str, TensorRange]:
+    """The ranges that are chosen of all that has been seen.
+
+    Raises:
+        CalibrationError: nothing has.
+    """
+    return {name: observer.range() for name, observer in observers.items()}
 
 
 def _finish(observing: Future[int] | None, advance: Advance) -> None:

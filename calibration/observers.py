@@ -59,6 +59,8 @@ class Observer(ABC):
     """Statistics of one tensor."""
 
     name: ClassVar[str]
+    mergeable: ClassVar[bool] = True
+    """Whether parts of the images, observed apart, give the same range."""
 
     def __init__(self) -> None:
         self.minimum = math.inf
@@ -141,6 +143,7 @@ class MovingAverageObserver(Observer):
     """
 
     name = "moving-average"
+    mergeable = False
     MOMENTUM = 0.99
 
     def __init__(self) -> None:

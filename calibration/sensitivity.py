@@ -61,16 +61,40 @@ def sensitivities(
     Raises:
         CalibrationError: the table belongs to another model or lacks a tensor.
     """
-    macs = _macs(refined.model)
-    wanted = _answers(fast_session(refined.model), frames)
-    signal = float(np.square(wanted).sum())
-    found = []
-    for layer in reported(list(macs), "layers", progress):
-        others = [name for name in macs if name != layer]
-        alone = place_qdq(refined.model, refined.table, scheme, others).model
-        noise = float(np.square(_answers(exact_session(alone), frames) - wanted).sum())
-        found.append(Sensitivity(layer, macs[layer], noise / signal))
-    return tuple(found)
+    alone = SingleLayers(refined, scheme, frames)
+    return tuple(alone.measure(layer) for layer in reported(alone.layers, "layers", progress))
+
+
+class SingleLayers:
+    """A network of which one layer after another is quantized alone; arguments as those of ``sensitivities``.
+
+    Args:
+        threads: that compute; 0: one on each core. What is measured does not depend on it.
+    """
+
+    def __init__(self, refined: Refined, scheme: Scheme, frames: Frames, threads: int = 0) -> None:
+        self._refined, self._scheme, self._frames, self._threads = refined, scheme, frames, threads
+        self._macs = _macs(refined.model)
+        self._wanted = _answers(fast_session(refined.model, threads), frames)
+        self._signal = float(np.square(self._wanted).sum())
+
+    @property
+    def layers(self) -> list[str]:
+        """All that can be measured, in order."""
+        return list(self._macs)
+
+    def measure(self, layer: str) -> Sensitivity:
+        """Quantizes a layer, and nothing else."""
+        others = [name for name in self._macs if name != layer]
+        alone = place_qdq(self._refined.model, self._refined.table, self._scheme, others).model
+        answers = _answers(exact_session(alone, self._threads), self._frames)
+        noise = float(np.square(answers - self._wanted).sum())
+        return Sensitivity(layer, self._macs[layer], noise / self._signal)
+
+
+def layers_of(model: onnx.ModelProto) -> list[str]:
+    """Names of the layers that ``sensitivities`` measures, in order."""
+    return list(_macs(model))
 
 
 def _macs(model: onnx.ModelProto) -> dict[str, int]:

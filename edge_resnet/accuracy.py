@@ -20,6 +20,8 @@ Answers = npt.NDArray[np.float32]
 """Logits, or features N×channels or N×channels×h×w."""
 Run = Callable[[npt.NDArray[np.uint8]], Answers]
 """uint8 frames N×H×W×C → answers."""
+Pair = tuple[Answers, Answers]
+"""FP32's answers to a batch, and an engine's to the same."""
 Evaluated = Literal["measured", "predicted"]
 
 Z95 = 1.959963984540054
@@ -224,10 +226,32 @@ def compare(
         ModelError: the reference answers NaN or infinity.
         GateError: the engine does.
     """
+    return compare_answers(
+        paired_answers(reference, engine, batches),
+        labels,
+        engine_name=engine_name,
+        evaluated=evaluated,
+        max_drop=max_drop,
+        strict=strict,
+        advance=advance,
+    )
+
+
+def compare_answers(
+    pairs: Iterable[Pair],
+    labels: Sequence[int] | None,
+    *,
+    engine_name: str,
+    evaluated: Evaluated,
+    max_drop: float = 1.0,
+    strict: bool = False,
+    advance: Callable[[int], None] = lambda done: None,
+) -> AccuracyReport:
+    """``compare``, of what both have answered: FP32's answers to a batch, and the engine's to the same."""
     tally, classes = _Tally(), 0
-    for wanted, answers, truth in paired_answers(reference, engine, batches, labels, engine_name, advance):
-        classes = wanted.shape[1]
-        tally.add(wanted, answers, truth)
+    for wanted, answers in finite_answers(pairs, engine_name, advance):
+        classes, end = wanted.shape[1], tally.images + len(wanted)
+        tally.add(wanted, answers, None if labels is None else np.asarray(labels[tally.images : end], np.int64))
     n = tally.images
     fp32, quantized = (
         TopK(tally.top1[i] / n, tally.top5[i] / n if classes > 5 else None) if labels is not None else TopK(None, None)
@@ -247,31 +271,25 @@ def compare(
     )
 
 
-def paired_answers(
-    reference: Run,
-    engine: Run,
-    batches: Iterable[npt.NDArray[np.uint8]],
-    labels: Sequence[int] | None,
-    engine_name: str,
-    advance: Callable[[int], None],
-) -> Iterator[tuple[Answers, Answers, npt.NDArray[np.int64] | None]]:
-    """Runs both on the same frames: FP32's answers, the engine's, and the labels of these frames.
+def paired_answers(reference: Run, engine: Run, batches: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Pair]:
+    """Runs both on the same frames: FP32's answers and the engine's."""
+    return ((reference(frames), engine(frames)) for frames in batches)
+
+
+def finite_answers(pairs: Iterable[Pair], engine_name: str, advance: Callable[[int], None]) -> Iterator[Pair]:
+    """The pairs, as long as all in them is finite.
 
     Raises:
         ModelError: the reference answers NaN or infinity.
         GateError: the engine does.
     """
-    start = 0
-    for frames in batches:
-        truth = None if labels is None else np.asarray(labels[start : start + len(frames)], np.int64)
-        wanted, answers = reference(frames), engine(frames)
+    for wanted, answers in pairs:
         if not np.isfinite(wanted).all():
             raise ModelError("the FP32 network itself answers NaN or infinity: judge a network that works")
         if not np.isfinite(answers).all():
             raise GateError(f"{engine_name} answers NaN or infinity: a value is beyond its range, keep layers float")
-        yield wanted, answers, truth
-        start += len(frames)
-        advance(len(frames))
+        yield wanted, answers
+        advance(len(wanted))
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

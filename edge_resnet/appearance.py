@@ -13,7 +13,7 @@ pixels squared 1.4, at 0.7 of the exposure 1.3. Of few images only a larger d is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from edge_resnet.errors import CalibrationError
 from edge_resnet.images import ImageSet
 from edge_resnet.preprocessing import Color, Pixels, Preprocessing
 
+Vectors = npt.NDArray[np.float64]
 MOST = 256
 """Images that are looked at; more would tell smaller differences than those that matter."""
 FEWEST = 16
@@ -54,7 +55,12 @@ class Appearance:
             ImageError: a file cannot be used; the message names it.
         """
         batches = images.draw(MOST).batches(preprocessing, BATCH)
-        vectors = np.concatenate([_vectors(batch) for batch in batches])
+        return cls.of_vectors([image_vectors(batch) for batch in batches])
+
+    @classmethod
+    def of_vectors(cls, parts: Sequence[Vectors]) -> Appearance:
+        """Of images whose vectors are known, in parts of any length, in the set's order."""
+        vectors = np.concatenate(parts)
         return cls(len(vectors), _rounded(vectors.mean(axis=0)), _rounded(vectors.std(axis=0)))
 
     def to_json(self) -> dict[str, object]:
@@ -101,8 +107,8 @@ class Appearance:
         return abs(self.mean[index] - others.mean[index]) / max(pooled, FLOOR)
 
 
-def _vectors(frames: Pixels) -> npt.NDArray[np.float64]:
-    """Frames N×H×W×C → N×(2·C), in colour N×9."""
+def image_vectors(frames: Pixels) -> Vectors:
+    """Frames N×H×W×C → N×(2·C), in colour N×9; each image's is the same whatever it is in a batch with."""
     values = frames.astype(np.float64)
     means, deviations = values.mean(axis=(1, 2)), values.std(axis=(1, 2))
     differences = [means[:, [i]] - means[:, [j]] for i, j in _pairs(means.shape[1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from edge_resnet.adoption import Network
@@ -14,10 +15,10 @@ _NAMED = 5
 """Classes that a note names."""
 
 
-def calibration_manifest(images: ImageSet, looks: Appearance) -> dict[str, object]:
-    """The set's manifest, with what its images look like and the version that looked."""
+def calibration_manifest(images: ImageSet, looks: Appearance, hashes: Sequence[str] | None = None) -> dict[str, object]:
+    """The set's manifest, with what its images look like and the version that looked; ``hashes`` as for the set."""
     created_by = {"edge-resnet": version("edge-resnet")}
-    return {**images.manifest(), "appearance": looks.to_json(), "created_by": created_by}
+    return {**images.manifest(hashes), "appearance": looks.to_json(), "created_by": created_by}
 
 
 def labelled(images: ImageSet, labels: tuple[str, ...], progress: Progress) -> ImageSet:

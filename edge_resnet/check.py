@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import onnx
 
-from edge_resnet.accuracy import AccuracyReport, Evaluated, Report, Run, compare
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Pair, Report, Run, compare_answers, paired_answers
 from edge_resnet.calibration.simulate import fast_session, run_frames
 from edge_resnet.errors import GateError, RecipeError
 from edge_resnet.images import ImageSet
@@ -39,6 +40,16 @@ def float_run(model: onnx.ModelProto) -> Run:
     return partial(run_frames, fast_session(model))
 
 
+class Named(Protocol):
+    """What a report says of an engine that is judged."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def evaluated(self) -> Evaluated: ...
+
+
 @dataclass(frozen=True)
 class Contestant:
     """An engine to be judged."""
@@ -62,12 +73,24 @@ def check(
 
     Labels must be those of the model, or, with ``features``, any.
     """
-    comparison = compare_features if features else compare
+    pairs = paired_answers(reference, contestant.run, images.batches(preprocessing, BATCH))
+    return judged(pairs, images.labels, contestant, gate, advance, features=features)
+
+
+def judged(
+    pairs: Iterable[Pair],
+    labels: Sequence[int] | None,
+    contestant: Named,
+    gate: Gate,
+    advance: Callable[[int], None],
+    *,
+    features: bool,
+) -> Judgement:
+    """``check``, of what both have answered to each batch."""
+    comparison = compare_features if features else compare_answers
     return comparison(
-        reference,
-        contestant.run,
-        images.batches(preprocessing, BATCH),
-        images.labels,
+        pairs,
+        labels,
         engine_name=contestant.name,
         evaluated=contestant.evaluated,
         max_drop=gate.max_drop,

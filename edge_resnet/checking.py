@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from edge_resnet.accuracy import Evaluated
 from edge_resnet.adoption import open_network
 from edge_resnet.appearance import Appearance
 from edge_resnet.bundle import BUNDLE_SUFFIX, FP32_MEMBER, Bundle, open_bundle
 from edge_resnet.calibration.qdq import is_fp8
-from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.calibration_images import labelled
-from edge_resnet.check import Contestant, Gate, Judgement, check, float_run
+from edge_resnet.check import Gate, Judgement
+from edge_resnet.check import judged as judged_pairs
 from edge_resnet.compiling import lowered_from_bundle
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
 from edge_resnet.errors import ModelError
 from edge_resnet.images import ImageSet, check_disjoint
-from edge_resnet.loading import find_engine, opened
+from edge_resnet.loading import check_loadable, find_engine
 from edge_resnet.onnx_file import gives_features, load_onnx, parse_onnx, read_metadata
 from edge_resnet.preprocessing import Preprocessing
 from edge_resnet.progress import Progress
 from edge_resnet.trust import refuse_trust
+from edge_resnet.workforce import (
+    THIS_MACHINE,
+    Answering,
+    EngineNetwork,
+    ExactNetwork,
+    FloatNetwork,
+    Workforce,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,18 @@ class Judged:
     """Of the bundle, as ``open_bundle`` takes it."""
 
 
-def check_file(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
+@dataclass(frozen=True)
+class Rival:
+    """An engine to be judged, and what answers for it wherever that is run."""
+
+    name: str
+    network: Answering
+    evaluated: Evaluated
+
+
+def check_file(
+    judged: Judged, images: ImageSet, gate: Gate, progress: Progress, workforce: Workforce = THIS_MACHINE
+) -> Judgement:
     """Holds a bundle's engine, or a Q/DQ ONNX, against FP32.
 
     Args:
@@ -48,17 +67,33 @@ def check_file(judged: Judged, images: ImageSet, gate: Gate, progress: Progress)
         images: the evaluation images, labelled or not.
         gate: how much may be lost.
         progress: told of the images done, what labels were taken to mean, and images that look unlike calibration's.
+        workforce: answers.
 
     Raises:
         ImageError: an evaluation image was used for calibration.
         ModelError: an ONNX file without ``reference``.
         TrustError: no trusted key has signed the bundle.
     """
-    checked = _check_bundle if judged.source.suffix == BUNDLE_SUFFIX else _check_onnx
-    return checked(judged, images, gate, progress)
+    matching = _of_bundle if judged.source.suffix == BUNDLE_SUFFIX else _of_onnx
+    matched = matching(judged, images, progress)
+    answers = workforce.answers((matched.reference, matched.rival.network), matched.images, matched.preprocessing)
+    pairs = ((wanted, found) for wanted, found in answers)
+    features, labels = matched.features, matched.images.labels
+    return judged_pairs(pairs, labels, matched.rival, gate, progress.advance, features=features)
 
 
-def _check_onnx(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
+@dataclass(frozen=True)
+class _Match:
+    """Two networks, and the images that they shall answer."""
+
+    reference: Answering
+    rival: Rival
+    images: ImageSet
+    preprocessing: Preprocessing
+    features: bool
+
+
+def _of_onnx(judged: Judged, images: ImageSet, progress: Progress) -> _Match:
     source, reference, target = judged.source, judged.reference, judged.target
     refuse_trust(source, judged.trust)
     if reference is None:
@@ -72,16 +107,15 @@ def _check_onnx(judged: Judged, images: ImageSet, gate: Gate, progress: Progress
         check_disjoint(found.calibration["sha256"], images)
         _compare_looks(found.calibration, images, network.preprocessing, progress)
     labels = network.labels or found.labels
-    contestant = Contestant(name, partial(run_frames, exact_session(quantized)), "predicted")
+    rival = Rival(name, ExactNetwork(quantized), "predicted")
     known = images if labels is None else labelled(images, labels, progress)
     features = gives_features(network.model)
     if labels is None and images.labels is not None and not features:
         progress.note(f"{reference} names no classes: the folders of {images.root}, sorted, are taken for 0, 1, 2 …")
-    fp32, spec, advance = float_run(network.model), network.preprocessing, progress.advance
-    return check(fp32, contestant, known, spec, gate, advance, features=features)
+    return _Match(FloatNetwork(network.model), rival, known, network.preprocessing, features)
 
 
-def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progress) -> Judgement:
+def _of_bundle(judged: Judged, images: ImageSet, progress: Progress) -> _Match:
     source, reference, target = judged.source, judged.reference, judged.target
     bundle = open_bundle(source, judged.trust)
     preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
@@ -91,11 +125,10 @@ def _check_bundle(judged: Judged, images: ImageSet, gate: Gate, progress: Progre
         else open_network(reference, preprocessing).model
     )
     compare_with_calibration(bundle, images, progress)
-    contestant = contestant_of(source, bundle, target or bundle.manifest.engines[0].target)
+    rival = rival_of(source, bundle, target or bundle.manifest.engines[0].target)
     labels = bundle.manifest.labels
     known = images if labels is None else labelled(images, labels, progress)
-    fp32, advance = float_run(original), progress.advance
-    return check(fp32, contestant, known, preprocessing, gate, advance, features=labels is None)
+    return _Match(FloatNetwork(original), rival, known, preprocessing, labels is None)
 
 
 def compare_with_calibration(bundle: Bundle, images: ImageSet, progress: Progress) -> None:
@@ -125,11 +158,12 @@ def _compare_looks(
             progress.note(note)
 
 
-def contestant_of(path: Path, bundle: Bundle, target: str) -> Contestant:
+def rival_of(path: Path, bundle: Bundle, target: str) -> Rival:
     """The engine itself, where it runs; else the exact evaluation of the graph that it is made from."""
     wanted = target_named(target).at(bundle.manifest.precision)
     engine = engine_class(wanted.kind)
     if engine.why_not_run(wanted) is None:
         found = find_engine(path, bundle, target)
-        return Contestant(wanted.name, opened(path, found).run, "measured")
-    return Contestant(wanted.name, lowered_from_bundle(path, bundle, engine).predicted, "predicted")
+        check_loadable(path, found)
+        return Rival(wanted.name, EngineNetwork(found.target.kind, found.data), "measured")
+    return Rival(wanted.name, ExactNetwork(lowered_from_bundle(path, bundle, engine).evaluated_as), "predicted")

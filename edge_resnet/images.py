@@ -125,11 +125,15 @@ class ImageSet:
                 yield batch
             yield following.result()
 
-    def manifest(self) -> dict[str, object]:
+    def manifest(self, hashes: Sequence[str] | None = None) -> dict[str, object]:
         """Says which images these are, for a bundle or table: no paths, so that it tells nothing of the machine.
 
         ``digest`` is the SHA-256 of the sorted hashes, one a line: the same images in another order have the same.
+
+        Args:
+            hashes: those of ``hashes``, where another machine has read the files; None reads them here.
         """
+        known = self.hashes if hashes is None else hashes
         counts = None
         if self.labels is not None and self.classes is not None:
             images = Counter(self.labels)
@@ -138,8 +142,8 @@ class ImageSet:
             "source": os.path.basename(os.path.abspath(self.root)),
             "images": len(self),
             "classes": counts,
-            "sha256": list(self.hashes),
-            "digest": hashlib.sha256("".join(f"{digest}\n" for digest in sorted(self.hashes)).encode()).hexdigest(),
+            "sha256": list(known),
+            "digest": hashlib.sha256("".join(f"{digest}\n" for digest in sorted(known)).encode()).hexdigest(),
         }
 
     def draw(self, limit: int, seed: int = 0) -> ImageSet:
@@ -147,6 +151,10 @@ class ImageSet:
 
         The draw depends on the seed and the order of the images alone, and a larger limit only adds images.
         """
+        return self.take(self.drawn(limit, seed))
+
+    def drawn(self, limit: int, seed: int = 0) -> list[int]:
+        """The places of the images that ``draw`` takes, rising."""
         labels = self.labels or (0,) * len(self)
         # Hashes, and not the random module, whose order may change with the Python version.
         order = sorted(range(len(self)), key=lambda index: hashlib.sha256(f"{seed} {index}".encode()).digest())
@@ -155,7 +163,7 @@ class ImageSet:
         for index in order:
             turn[index] = drawn[labels[index]]
             drawn[labels[index]] += 1
-        return self.take(sorted(sorted(order, key=turn.__getitem__)[:limit]))
+        return sorted(sorted(order, key=turn.__getitem__)[:limit])
 
     def take(self, indices: Sequence[int]) -> ImageSet:
         """The images at these places, in this order."""

@@ -13,15 +13,12 @@ from dataclasses import asdict, fields, replace
 import onnx
 
 from edge_resnet.adoption import Network
-from edge_resnet.appearance import Appearance
-from edge_resnet.calibration.collect import collect
 from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.quantize import chain_wanted, frames_wanted, quantize
 from edge_resnet.calibration.refine import exact_input
 from edge_resnet.calibration.schemes import scheme_named
-from edge_resnet.calibration.sensitivity import Sensitivity, sensitivities
+from edge_resnet.calibration.sensitivity import Sensitivity
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.calibration_images import calibration_manifest
 from edge_resnet.compression.options import PruneOptions
 from edge_resnet.images import ImageSet
 from edge_resnet.lowering import QUANTIZED
@@ -29,15 +26,15 @@ from edge_resnet.onnx_file import serialise
 from edge_resnet.recipe import Recipe
 from edge_resnet.stage_cache import Members, Work
 from edge_resnet.stages import Stages
+from edge_resnet.workforce import CALIBRATION_BATCH, THIS_MACHINE, Workforce
 
-CALIBRATION_BATCH = 2
-"""Images that calibration runs together. ONNX Runtime computes all statistics at the end of a run, and every tensor of a
-batch stays in memory until then: more images cost memory, and no fewer seconds (``benchmarks/calibration_cost.py``)."""
 _TABLE, _MODEL, _LAYERS, _FOUND = "table.json", "model.onnx", "layers.json", "sensitivity.json"
 _STEPS = "steps.json"
 
 
-def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages) -> CalibrationTable:
+def calibrated(
+    recipe: Recipe, source: Network, images: ImageSet, stages: Stages, workforce: Workforce = THIS_MACHINE
+) -> CalibrationTable:
     """Collects the ranges of a network over images.
 
     Raises:
@@ -47,14 +44,7 @@ def calibrated(recipe: Recipe, source: Network, images: ImageSet, stages: Stages
     spec, method = source.preprocessing, recipe.calibration.method
 
     def make() -> Members:
-        table = collect(
-            source.model,
-            images.batches(spec, CALIBRATION_BATCH),
-            method=method,
-            images=calibration_manifest(images, Appearance.of(images, spec)),
-            preprocessing=spec.to_json(),
-            advance=stages.progress.advance,
-        )
+        table = workforce.calibrate(source.model, images, spec, method, stages.progress.advance)
         return {_TABLE: table.to_json().encode()}
 
     inputs = {
@@ -109,7 +99,13 @@ def compressed(
 
 
 def sensed(
-    recipe: Recipe, source: Network, table: CalibrationTable, images: ImageSet, scheme: str, stages: Stages
+    recipe: Recipe,
+    source: Network,
+    table: CalibrationTable,
+    images: ImageSet,
+    scheme: str,
+    stages: Stages,
+    workforce: Workforce = THIS_MACHINE,
 ) -> tuple[Sensitivity, ...]:
     """Measures what each layer costs in INT8 alone, with an exact input and no other refinement.
 
@@ -120,12 +116,14 @@ def sensed(
         images: to measure on; some dozen tell layers apart.
         scheme: how it will be quantized.
         stages: keeps the result.
+        workforce: measures.
     """
     spec = source.preprocessing
 
     def make() -> Members:
         refined = exact_input(source.model, table)
-        found = sensitivities(refined, scheme_named(scheme), images.pixels(spec), stages.progress.update_phase)
+        frames, update = images.pixels(spec), stages.progress.update_phase
+        found = workforce.sensitivities(refined, scheme_named(scheme), frames, update)
         return {_FOUND: json.dumps([asdict(each) for each in found]).encode()}
 
     inputs = {

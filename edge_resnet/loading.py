@@ -166,13 +166,23 @@ def opened(path: Path, found: RunnableEngine, cuda: str | None = None) -> Engine
         EngineError: it is not; the message has the command that makes one that is. Or the library refuses it.
         UnavailableError: the library or the GPU is missing.
     """
-    kind, name = engine_class(found.target.kind), found.target.name
-    why_not = kind.why_not_load(found.versions)
+    check_loadable(path, found)
+    return engine_class(found.target.kind)(found.data, cuda=cuda)
+
+
+def check_loadable(path: Path, found: RunnableEngine) -> None:
+    """Refuses an engine that is for another version or GPU than those here.
+
+    Raises:
+        EngineError: it is; the message has the command that makes one for here.
+        UnavailableError: the library or the GPU is missing.
+    """
+    why_not = engine_class(found.target.kind).why_not_load(found.versions)
     if why_not is not None:
         raise EngineError(
-            f"{path}: the engine for {name} is not for this host: {why_not}: run `{compile_command(path, found)}` here"
+            f"{path}: the engine for {found.target.name} is not for this host: {why_not}: run "
+            f"`{compile_command(path, found)}` here"
         )
-    return kind(found.data, cuda=cuda)
 
 
 def _loaded(path: Path, bundle: Bundle, found: RunnableEngine, plan: LoadPlan) -> Engine:

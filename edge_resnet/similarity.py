@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.accuracy import Answers, Evaluated, Report, Run, paired_answers, paired_drop, ratio_db
+from edge_resnet.accuracy import Answers, Evaluated, Pair, Report, finite_answers, paired_drop, ratio_db
 
 Vectors = npt.NDArray[np.float32]
 """float32 N×channels."""
@@ -98,9 +98,7 @@ def nearest_labels(vectors: Vectors, labels: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def compare_features(
-    reference: Run,
-    engine: Run,
-    batches: Iterable[npt.NDArray[np.uint8]],
+    pairs: Iterable[Pair],
     labels: Sequence[int] | None,
     *,
     engine_name: str,
@@ -109,12 +107,12 @@ def compare_features(
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
 ) -> EmbeddingReport:
-    """Runs both on the same frames and compares their features; arguments and errors as those of ``accuracy.compare``.
+    """Compares features to the same frames, FP32's and the engine's; the rest and errors as in ``accuracy.compare``.
 
     The neighbours of feature maps are judged by the maps' averages over height and width.
     """
     tally = _Tally()
-    for wanted, answers, _ in paired_answers(reference, engine, batches, None, engine_name, advance):
+    for wanted, answers in finite_answers(pairs, engine_name, advance):
         tally.add(wanted, answers)
     cosines = np.concatenate(tally.cosines)
     nearest, drop = None, None

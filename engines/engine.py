@@ -220,6 +220,17 @@ class Engine(ABC):
         """
         return None
 
+    @classmethod
+    def one_threaded(cls) -> type[Engine]:
+        """The same kind on the calling thread alone, for where others compute beside it.
+
+        Raises:
+            EngineError: it does not compute on the CPU.
+        """
+        raise EngineError(
+            f"an engine of {cls.kind} runs on this machine's GPU, which --ray cannot spread: leave it out"
+        )
+
     @abstractmethod
     def device(self) -> str:
         """What the engine runs on, in words."""

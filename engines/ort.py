@@ -123,6 +123,10 @@ class OrtEngine(Engine):
     def library(cls) -> tuple[str, str]:
         return "onnxruntime", str(onnxruntime.__version__)
 
+    @classmethod
+    def one_threaded(cls) -> type[OrtEngine]:
+        return SideOrtEngine
+
     def device(self) -> str:
         return cpu_name()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from edge_resnet.cli._console import BarProgress, Images, JsonFlag, Limit, print_json, say
 from edge_resnet.cli._preprocessing import Mean, Resize, Side, Spec, Std, network_of, preprocessing_of
+from edge_resnet.cli._workforce import Ray, working
 from edge_resnet.images import open_images
 from edge_resnet.output import check_writable, write_atomically
 from edge_resnet.recipe import METHODS
@@ -28,34 +30,22 @@ def run(
     resize: Resize = None,
     mean: Mean = None,
     std: Std = None,
+    ray: Ray = None,
     json: JsonFlag = False,
 ) -> None:
     """Collects the range of every tensor over images, in constant memory.
 
     Example: `edge-resnet calibrate r50.onnx --images train/ --limit 512 -o r50.table.json`
     """
-    from edge_resnet.appearance import Appearance
-    from edge_resnet.calibration.collect import collect
-    from edge_resnet.calibration_images import calibration_manifest, coverage_note
-    from edge_resnet.kept_stages import CALIBRATION_BATCH
+    from edge_resnet.calibration_images import coverage_note
 
     check_writable(output, model)
     given = preprocessing_of(preprocessing, None if size is None else (size, size), resize, mean, std)
     network = network_of(model, given)
-    spec = network.preprocessing
     chosen, bars, start = open_images(images, limit), BarProgress(), time.perf_counter()
-    with bars.stage("calibrate", len(chosen)):
-        table = collect(
-            network.model,
-            chosen.batches(spec, CALIBRATION_BATCH),
-            method=method,
-            images={
-                **calibration_manifest(chosen, Appearance.of(chosen, spec)),
-                "path": os.path.relpath(images, output.parent),
-            },
-            preprocessing=spec.to_json(),
-            advance=bars.advance,
-        )
+    with working(ray, bars) as workforce, bars.stage("calibrate", len(chosen)):
+        made = workforce.calibrate(network.model, chosen, network.preprocessing, method, bars.advance)
+    table = replace(made, images={**made.images, "path": os.path.relpath(images, output.parent)})
     write_atomically(output, table.to_json().encode())
     for note in (*network.changes, coverage_note(chosen, network)):
         if note is not None:

@@ -10,6 +10,7 @@ import typer
 from edge_resnet.cli._accuracy import print_accuracy
 from edge_resnet.cli._console import BarProgress, Images, JsonFlag, Limit, print_json
 from edge_resnet.cli._trust import Trust
+from edge_resnet.cli._workforce import Ray, working
 from edge_resnet.images import open_images
 
 
@@ -24,6 +25,7 @@ def run(
     strict: Annotated[bool, typer.Option(help="Fail when there are too few images to be sure.")] = False,
     limit: Limit = None,
     trust: Trust = None,
+    ray: Ray = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs FP32 and the engine on the same images: accuracy, agreement, and whether the drop is small enough.
@@ -36,8 +38,8 @@ def run(
     from edge_resnet.checking import Judged, check_file
 
     chosen, bars = open_images(images, limit), BarProgress()
-    with bars.stage("check", len(chosen)):
-        report = check_file(Judged(source, reference, target, trust), chosen, Gate(max_drop, strict), bars)
+    with working(ray, bars) as workforce, bars.stage("check", len(chosen)):
+        report = check_file(Judged(source, reference, target, trust), chosen, Gate(max_drop, strict), bars, workforce)
     if json:
         print_json({**report.to_json(), "notes": bars.notes})
     else:

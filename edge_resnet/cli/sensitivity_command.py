@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, check_picture, print_json, print_table, say
+from edge_resnet.cli._workforce import Ray, working
 from edge_resnet.errors import RecipeError
 from edge_resnet.output import write_atomically
 
@@ -33,6 +34,7 @@ def run(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="F.png", help="Draw it; needs the extra `plots`.")] = None,
+    ray: Ray = None,
     json: JsonFlag = False,
 ) -> None:
     """Quantizes each layer alone and shows what it costs: which layers to leave float, if any.
@@ -43,7 +45,7 @@ def run(
     """
     from edge_resnet.calibration.refine import exact_input
     from edge_resnet.calibration.schemes import scheme_named
-    from edge_resnet.calibration.sensitivity import float_layers, sensitivities
+    from edge_resnet.calibration.sensitivity import float_layers
     from edge_resnet.quantize_files import open_calibrated, open_table, refinement_frames
 
     least = _least_sqnr(sqnr, max_drop)
@@ -53,8 +55,9 @@ def run(
     network = open_calibrated(model, ranges)
     frames = refinement_frames(ranges, table.parent, images, limit)
     bars = BarProgress()
-    with bars.stage("sensitivity"):
-        found = sensitivities(exact_input(network.model, ranges), wanted, frames, bars.update_phase)
+    refined = exact_input(network.model, ranges)
+    with working(ray, bars) as workforce, bars.stage("sensitivity"):
+        found = workforce.sensitivities(refined, wanted, frames, bars.update_phase)
     mixed = None if least is None else float_layers(found, least)
     if plot is not None:
         _draw(plot, f"{model.name}: each layer in INT8 alone ({scheme}, {len(frames)} images)", found, mixed)

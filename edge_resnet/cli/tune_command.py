@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli._console import BarProgress, JsonFlag, check_picture, print_json, print_table, say
+from edge_resnet.cli._workforce import Ray, working
 from edge_resnet.output import check_writable, write_atomically
 from edge_resnet.recipe import EFFORTS, load_recipe
 
@@ -39,6 +40,7 @@ def run(
     plot: Annotated[
         Path | None, typer.Option(metavar="F.png", help="Draw accuracy against latency; needs the extra `plots`.")
     ] = None,
+    ray: Ray = None,
     json: JsonFlag = False,
 ) -> None:
     """Searches for the recipe that meets a goal best: ranges, refinement, layers left float, input size.
@@ -54,8 +56,10 @@ def run(
     from edge_resnet.tuning.tune import Plan, require_met, tune
 
     bars = BarProgress()
-    goal, plan = Goal(min_fps, max_drop), Plan(trials, seconds, kept, effort, seed)
-    tuned = tune(load_recipe(recipe), goal, target, plan, bars)
+    goal = Goal(min_fps, max_drop)
+    with working(ray, bars) as workforce:
+        plan = Plan(trials, seconds, kept, effort, seed, workforce)
+        tuned = tune(load_recipe(recipe), goal, target, plan, bars)
     if tuned.interrupted:
         bars.note(f"interrupted after {tuned.trials} of {trials} trials: the same command goes on, from {kept}")
     if tuned.met:

@@ -30,10 +30,12 @@ def connected(address: str) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # leaves CUDA_VISIBLE_DEVICES alone
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # it prints a dead node's log on stdout, amid our JSON
     try:
         import ray
     except ImportError as error:
         raise UnavailableError("--ray needs Ray: pip install 'edge-resnet[ray]'") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its advice would stand before our one line
     if address != LOCAL:
         _require_listener(address)
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_resnet.bundle import FP32_MEMBER, Bundle, open_bundle, own_bundle
 from edge_resnet.calibration_images import labelled
 from edge_resnet.check import BATCH, float_run
-from edge_resnet.checking import compare_with_calibration, contestant_of
+from edge_resnet.checking import compare_with_calibration, rival_of
 from edge_resnet.errors import EngineError, GateError, TrustError, UnavailableError
 from edge_resnet.images import ImageSet
 from edge_resnet.onnx_file import parse_onnx
@@ -124,7 +124,7 @@ def _engines(path: Path, bundle: Bundle, progress: Progress) -> dict[str, Record
     found = {}
     for entry in bundle.manifest.engines:
         try:
-            found[entry.target] = Recorded(contestant_of(path, bundle, entry.target).run)
+            found[entry.target] = Recorded(rival_of(path, bundle, entry.target).network.run)
         except TrustError:
             raise
         except (EngineError, GateError, UnavailableError) as error:

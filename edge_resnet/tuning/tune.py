@@ -22,6 +22,7 @@ from edge_resnet.tuning.speed import Estimated
 from edge_resnet.tuning.storage import digest_of, open_study
 from edge_resnet.tuning.tried import Figures, Tried
 from edge_resnet.tuning.workshop import Workshop
+from edge_resnet.workforce import THIS_MACHINE, Workforce
 
 STARTUP = 10
 """Trials that are drawn evenly before the sampler learns from them."""
@@ -29,7 +30,7 @@ STARTUP = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to search, and where it is kept."""
+    """How long to search, where it is kept, and who does it."""
 
     trials: int = 50
     """In all, with those that the storage holds already."""
@@ -39,6 +40,8 @@ class Plan:
     effort: str = "standard"
     """The most that a trial may spend, but never less than the recipe's own."""
     seed: int = 0
+    workforce: Workforce = THIS_MACHINE
+    """Calibrates and answers. Trials follow each other, so that they are the same whoever does."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -123,7 +126,7 @@ def tune(
     stages = Stages(Progress(), users_cache() if cache is None else cache)
     name = target or recipe.build.targets[0]
     with told.stage("prepare"):
-        workshop = Workshop(recipe, name, stages)
+        workshop = Workshop(recipe, name, stages, plan.workforce)
         space = _space(recipe, goal, plan, workshop)
         own = workshop.make(workshop.own)
         if not workshop.measures:

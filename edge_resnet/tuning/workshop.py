@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.accuracy import AccuracyReport, Evaluated, Logits, Run, compare
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Logits, compare_answers
 from edge_resnet.adoption import Network
+from edge_resnet.calibration.observers import observer_named
 from edge_resnet.calibration.qdq import insert_qdq
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.sensitivity import Sensitivity, float_layers
 from edge_resnet.calibration.table import CalibrationTable
-from edge_resnet.check import BATCH, float_run
 from edge_resnet.engines.engine import Engine
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
@@ -32,6 +32,7 @@ from edge_resnet.stages import Stages
 from edge_resnet.timing_cache import compile_engine
 from edge_resnet.tuning.halves import split_images
 from edge_resnet.tuning.tried import Figures, Settings
+from edge_resnet.workforce import THIS_MACHINE, Answering, EngineNetwork, ExactNetwork, FloatNetwork, Workforce
 
 SENSED = 32
 """Calibration images that sensitivity looks at."""
@@ -45,9 +46,10 @@ class Made:
     model: onnx.ModelProto
     """FP32, at the settings' size."""
     preprocessing: Preprocessing
-    run: Run
+    network: Answering
+    """The engine; where no such engine runs, the exact evaluation of its graph."""
     engine: Engine | None
-    """None where no such engine runs: then the exact evaluation of its graph answers."""
+    """None where it does not run."""
 
     def close(self) -> None:
         """Frees the engine."""
@@ -56,9 +58,17 @@ class Made:
 
 
 class Workshop:
-    """One recipe for one target, with its images and the original network's answers to them."""
+    """One recipe for one target, with its images and the original network's answers to them.
 
-    def __init__(self, recipe: Recipe, target: str, stages: Stages) -> None:
+    Args:
+        recipe: as it stands.
+        target: the device.
+        stages: keep what has been made.
+        workforce: calibrates and answers; refinement is this machine's work, as are moving averages, which depend on the
+            order of images.
+    """
+
+    def __init__(self, recipe: Recipe, target: str, stages: Stages, workforce: Workforce = THIS_MACHINE) -> None:
         if recipe.build.precision != "int8":
             raise RecipeError(f"[build] has precision {recipe.build.precision}: tune is for int8")
         if recipe.prune is not None:
@@ -68,8 +78,9 @@ class Workshop:
             )
         self._recipe, self.target, self._stages = recipe, target_named(target).at("int8"), stages
         self.own = Settings.of(recipe)
-        self._kind = engine_class(self.target.kind)
+        self._kind, self._workforce = engine_class(self.target.kind), workforce
         self.original = load_source(recipe)
+        self._fp32 = FloatNetwork(self.original.model)
         self.images = split_images(recipe, self.original)
         self._networks: dict[object, Network] = {None: self.original}
 
@@ -97,15 +108,19 @@ class Workshop:
             raise CalibrationError("no convolution is left in INT8: leave fewer layers float")
         recipe = self.recipe_of(settings)
         network = self._network(settings)
-        table = calibrated(recipe, network, self.images.calibration, self._stages)
+        table = self._calibrated(recipe, network)
         made = quantized(recipe, network, table, self.images.calibration, self._kind.scheme, self._stages)
         lowered = Lowered.quantized(made, self._kind)
         if not self.measures:
-            return Made(settings, network.model, network.preprocessing, lowered.predicted, None)
+            return Made(settings, network.model, network.preprocessing, ExactNetwork(lowered.evaluated_as), None)
         compiled = compile_engine(self._kind, lowered.compiled_from, self.target, recipe.engine)
         lowered.check_coverage(self.target.name, compiled.layers)
-        engine = self._kind(compiled.data)
-        return Made(settings, network.model, network.preprocessing, engine.run, engine)
+        answering = EngineNetwork(self._kind.kind, compiled.data)
+        return Made(settings, network.model, network.preprocessing, answering, answering.engine)
+
+    def _calibrated(self, recipe: Recipe, network: Network) -> CalibrationTable:
+        who = self._workforce if observer_named(recipe.calibration.method).mergeable else THIS_MACHINE
+        return calibrated(recipe, network, self.images.calibration, self._stages, who)
 
     @lru_cache  # noqa: B019  # a workshop lives as long as its command
     def float_layers(self, more_db: float) -> tuple[str, ...]:
@@ -134,54 +149,53 @@ class Workshop:
     @cached_property
     def _table(self) -> CalibrationTable:
         """The recipe's own ranges."""
-        return calibrated(self._recipe, self.original, self.images.calibration, self._stages)
+        return self._calibrated(self._recipe, self.original)
 
     @cached_property
     def _sensitivities(self) -> tuple[Sensitivity, ...]:
         """What each layer costs in INT8, with the recipe's own ranges: the order of layers hardly depends on those."""
         images = self.images.calibration.draw(SENSED)
-        return sensed(self._recipe, self.original, self._table, images, self._kind.scheme, self._stages)
+        scheme, stages = self._kind.scheme, self._stages
+        return sensed(self._recipe, self.original, self._table, images, scheme, stages, self._workforce)
 
     def comparisons(self, made: Made, ends: tuple[int, ...]) -> Iterator[AccuracyReport]:
         """Compares with the original network on growing beginnings of the selection, answering only what is asked for."""
         images, answers = self.images.selection, np.zeros((0, self._wanted.shape[1]), np.float32)
         for end in ends:
             part = images.take(range(len(answers), end))
-            answers = np.concatenate([answers, _answers(made.run, part, made.preprocessing)])
+            answers = np.concatenate([answers, self._answers(made.network, part, made.preprocessing)])
             yield self._compared(self._wanted[:end], answers, images.take(range(end)))
 
     def float_figures(self, settings: Settings) -> Figures:
         """What the size alone costs: the FP32 network at the settings' size against itself at its own."""
         network, images = self._network(settings), self.images.selection
-        answers = _answers(float_run(network.model), images, network.preprocessing)
+        answers = self._answers(FloatNetwork(network.model), images, network.preprocessing)
         return Figures.of(self._compared(self._wanted, answers, images))
 
     def on_unseen(self, made: Made) -> AccuracyReport:
         """Compares on the images that no choice was made by."""
         images = self.images.unseen
-        return self._compared(self._wanted_unseen, _answers(made.run, images, made.preprocessing), images)
+        return self._compared(self._wanted_unseen, self._answers(made.network, images, made.preprocessing), images)
 
     @cached_property
     def _wanted(self) -> Logits:
         """The original network's answers to the selection."""
-        return _answers(float_run(self.original.model), self.images.selection, self.original.preprocessing)
+        return self._answers(self._fp32, self.images.selection, self.original.preprocessing)
 
     @cached_property
     def _wanted_unseen(self) -> Logits:
         """The same, to the images that no choice is made by."""
-        return _answers(float_run(self.original.model), self.images.unseen, self.original.preprocessing)
+        return self._answers(self._fp32, self.images.unseen, self.original.preprocessing)
 
     def _compared(self, wanted: Logits, answers: Logits, images: ImageSet) -> AccuracyReport:
         """Both have answered already, each to frames of its own size."""
-        nothing = np.zeros((len(wanted), 0), np.uint8)
-        both: tuple[Run, Run] = (lambda frames: wanted, lambda frames: answers)
-        return compare(*both, [nothing], images.labels, engine_name=self.target.name, evaluated=self.evaluated)
+        pairs = [(wanted, answers)]
+        return compare_answers(pairs, images.labels, engine_name=self.target.name, evaluated=self.evaluated)
+
+    def _answers(self, network: Answering, images: ImageSet, spec: Preprocessing) -> npt.NDArray[np.float32]:
+        return np.concatenate([answers for (answers,) in self._workforce.answers((network,), images, spec)])
 
     def _network(self, settings: Settings) -> Network:
         if settings.size not in self._networks:
             self._networks[settings.size] = load_source(self.recipe_of(settings))
         return self._networks[settings.size]
-
-
-def _answers(run: Run, images: ImageSet, spec: Preprocessing) -> npt.NDArray[np.float32]:
-    return np.concatenate([run(frames) for frames in images.batches(spec, BATCH)])

@@ -13,8 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edge_resnet.calibration import OBSERVERS, CalibrationTable, collect
-from edge_resnet.calibration.collect import SAMPLE, observed_tensors
-from edge_resnet.calibration.simulate import fast_session
+from edge_resnet.calibration.collect import SAMPLE, Observed, merge, observe, observed_tensors, ranges_of
 from edge_resnet.errors import CalibrationError
 
 Network = Callable[..., onnx.ModelProto]
@@ -80,7 +79,7 @@ def test_threads_make_no_difference(
 ) -> None:
     model, frames, tables = network("resnet18", 96), random_frames(4, 96), set()
     for threads in (1, 2, 3):
-        monkeypatch.setitem(observed_tensors.__globals__, "fast_session", partial(fast_session, threads=threads))
+        monkeypatch.setitem(collect.__globals__, "Observed", partial(Observed, threads=threads))
         tables.add(collected(model, frames, 2, "mse").to_json())
     assert len(tables) == 1
 
@@ -183,3 +182,23 @@ def test_no_images_are_refused(network: Network) -> None:
 def test_an_unknown_method_is_refused_before_any_work(network: Network) -> None:
     with pytest.raises(CalibrationError, match="unknown calibration method 'kl'"):
         collected(network("resnet20", 32), np.zeros((1, 1, 1, 1), np.uint8), method="kl")
+
+
+@pytest.mark.parametrize("method", [name for name, observer in OBSERVERS.items() if observer.mergeable])
+def test_parts_observed_apart_and_merged_are_the_whole(
+    network: Network, random_frames: Callable[..., Frames], method: str
+) -> None:
+    model, frames = network("resnet20", 32), random_frames(7, 32)
+    observed = Observed(model)
+    first, second = (observed.observers(method) for _ in range(2))
+    observe(first, observed.statistics(frames[:4]), 0)
+    observe(second, observed.statistics(frames[4:]), 4)
+    merge(first, second)
+    assert ranges_of(first) == collected(model, frames, 4, method).ranges
+
+
+def test_moving_averages_are_not_merged(network: Network, random_frames: Callable[..., Frames]) -> None:
+    observed = Observed(network("resnet20", 32))
+    one, other = (observed.observers("moving-average") for _ in range(2))
+    with pytest.raises(CalibrationError, match="depend on the order of the images"):
+        merge(one, other)

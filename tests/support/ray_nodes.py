@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 IP = "127.0.0.1"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # its name for: a node's address may be 127.0.0.1
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."  # as edge_resnet.cluster.connection does, where Ray is not imported yet
 
 
 @contextmanager
@@ -21,7 +23,10 @@ def ray_cluster(*nodes: Mapping[str, float]) -> Iterator[Any]:
     """
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "node_ip_address": IP, "include_dashboard": False}
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), known)))  # jobs of tests
+    config = {"health_check_period_ms": 500}  # a death is noticed at the fifth missing answer
+    head = {"num_cpus": 0, "node_ip_address": IP, "include_dashboard": False, "_system_config": config}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for resources in nodes:
@@ -30,3 +35,6 @@ def ray_cluster(*nodes: Mapping[str, float]) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        os.environ.pop("PYTHONPATH")
+        if known is not None:
+            os.environ["PYTHONPATH"] = known
