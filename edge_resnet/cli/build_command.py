@@ -36,13 +36,21 @@ def run(
     refit: Refit = None,
     strip_weights: Strip = None,
     dla: Dla = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Compile on the workers of this Ray cluster that offer the targets."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs the whole line: checkpoint → ONNX → INT8 → engines → accuracy → one verified bundle.
 
     Example: `edge-resnet build edge-resnet.toml --precision int8 --target cpu --target rtx -o model.edge`
+
+    On devices of a Ray cluster at the same time (docs/fleet.md):
+    `edge-resnet build edge-resnet.toml --target jetson-orin-nano --target jetson-agx-orin --ray head:6379`
     """
     from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
+    from edge_resnet.farm.farm import farm_at
     from edge_resnet.stage_cache import NO_CACHE
 
     chosen = _with_flags(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
@@ -51,7 +59,8 @@ def run(
     )
     options = given.over(chosen.engine)
     bars = BarProgress()
-    result = build(replace(chosen, engine=options), bars, NO_CACHE if no_cache else None)
+    with farm_at(ray) as farm:
+        result = build(replace(chosen, engine=options), bars, NO_CACHE if no_cache else None, farm)
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
@@ -97,6 +106,8 @@ def _show(document: dict[str, object], bundle: str | None, report: str | None) -
         ],
     )
     for each in targets:
+        if each["worker"]:
+            say(f"{each['target']}: by the worker {each['worker']}")
         if each["next"]:
             say(f"{each['target']}: next, on the device: {each['next']}")
     stages = document["stages"]
