@@ -67,7 +67,7 @@ def run(
         _show(result.to_json(), result.bundle, result.report)
         for each in result.targets:
             if each.accuracy is not None:
-                print_accuracy(each.accuracy)
+                print_accuracy(each.accuracy, "this machine" if each.worker is None else f"the worker {each.worker}")
     if result.failures:
         reasons = dict.fromkeys(map(str, result.failures))
         if result.bundle is None and len(reasons) == 1:
