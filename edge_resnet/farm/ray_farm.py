@@ -106,7 +106,7 @@ class RayFarm(Farm):
         """A worker, as soon as a device is free; on a node where none has been lost.
 
         Raises:
-            UnavailableError: it has another version of edge-resnet.
+            UnavailableError: it has another version of edge-resnet, or none.
             WorkerLostError: it ended before it could say who it is, or there is no node left.
         """
         spared = [worker.node for worker in tried]

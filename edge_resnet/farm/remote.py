@@ -7,11 +7,12 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnschedulableError, ObjectLostError, RayActorError, RayTaskError
 
+from edge_resnet import __version__
 from edge_resnet.engines.engine import Answers, CompiledEngine, Frames, Progress, QuantizedForm
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import Target
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.errors import EdgeResnetError, UnavailableError
 
 _LOST = (ActorUnschedulableError, ObjectLostError, RayActorError)
 _LOOK_S = 0.2
@@ -27,6 +28,7 @@ def answer(reference: Any) -> Any:
 
     Raises:
         EdgeResnetError: the worker's own, as itself.
+        UnavailableError: the worker cannot even begin: it lacks this package, or what it needs.
         WorkerLostError: the worker is gone.
     """
     try:
@@ -36,6 +38,11 @@ def answer(reference: Any) -> Any:
             raise error.cause from None
         raise  # a bug, with the worker's own traceback
     except _LOST as error:
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            reason = str(error).splitlines()[-1]
+            raise UnavailableError(
+                f"a worker cannot begin ({reason}): install edge-resnet {__version__} there, and start its `ray start` anew"
+            ) from error
         raise WorkerLostError from error
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import edge_resnet
 from edge_resnet.bundle import open_bundle
+from edge_resnet.cli._console import BarProgress
 from edge_resnet.engines import cuda
 from edge_resnet.errors import EngineError, UnavailableError
 from edge_resnet.farm.farm import Farm, farm_at
@@ -139,6 +143,24 @@ def test_a_worker_of_another_version_is_refused_by_name(
     assert f"(127.0.0.1) has edge-resnet {edge_resnet.__version__}, and this is 9.9: install the same" in str(failure)
 
 
+def test_a_worker_that_lacks_the_package_says_what_to_install(
+    farm: Farm, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One where it is older and has no farm, in truth: here, the worker's class is in a module of this process alone."""
+    import ray
+
+    only_here = ModuleType("only_here")
+    only_here.Workshop = type("Workshop", (), {"__module__": "only_here", "introduce": lambda self: {}})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "only_here", only_here)
+    monkeypatch.setattr("edge_resnet.farm.ray_farm._Workshop", ray.remote(only_here.Workshop))
+    (failure,) = edge_resnet.build(for_targets(small_recipe, "cpu"), farm=farm).failures
+    assert isinstance(failure, UnavailableError)
+    assert str(failure) == (
+        "a worker cannot begin (ModuleNotFoundError: No module named 'only_here'): "
+        f"install edge-resnet {edge_resnet.__version__} there, and start its `ray start` anew"
+    )
+
+
 def test_an_interrupted_build_gives_its_devices_back(farm: Farm, small_recipe: Recipe) -> None:
     def interrupt(name: str) -> None:
         if name == "compile for cpu":
@@ -176,7 +198,7 @@ def busy_node(cluster: Any) -> Any:
 
 
 def test_a_target_whose_node_is_killed_is_built_on_another_and_fails_when_there_is_none(
-    cluster: Any, farm: Farm, small_recipe: Recipe, tmp_path: Path
+    cluster: Any, small_recipe: Recipe, recipe_file: Callable[..., Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last test of the cluster."""
     killed = []
@@ -188,17 +210,20 @@ def test_a_target_whose_node_is_killed_is_built_on_another_and_fails_when_there_
             cluster.remove_node(killed[0], allow_graceful=False)
 
     half = replace(small_recipe, build=replace(small_recipe.build, precision="fp16"))
-    first = edge_resnet.build(for_targets(half, "rtx-20"), watched := Watched(kill_one), farm=farm)
+    with farm_at(cluster.address) as farm:
+        first = edge_resnet.build(for_targets(half, "rtx-20"), watched := Watched(kill_one), farm=farm)
     assert first.failures == () and "engines/rtx-20.engine" in members(first.bundle) and len(killed) == 1
     assert re.fullmatch(r"rtx-20: the worker .+ was lost", *watched.notes)
 
     killed.clear()
-    recipe = for_targets(half, "rtx-20", "rtx")
-    second = edge_resnet.build(recipe, Watched(kill_one), farm=farm)
-    (failure,) = second.failures
-    assert isinstance(failure, UnavailableError) and "\n" not in str(failure)
-    assert re.match(
-        r"the worker .+ was lost while it built for rtx-20, and no other worker offers that: ", str(failure)
+    monkeypatch.setattr(BarProgress, "beside", lambda self: Watched(kill_one))
+    flags = ("--precision", "fp16", "--target", "rtx-20", "--target", "rtx", "--ray", cluster.address, "--json")
+    second = cli("build", recipe_file(build='output = "out.edge"'), *flags)
+    assert second.returncode == 3, "the other target is written"
+    assert re.fullmatch(
+        r"edge-resnet: the worker .+ was lost while it built for rtx-20, and no other worker offers that: .+\n",
+        second.stderr,
     )
-    assert [each.verified for each in second.targets] == ["failed", "predicted"]
-    assert "engines/rtx.engine" in members(second.bundle), "built here"
+    document = json.loads(second.stdout)  # Ray has printed the dead node's log meanwhile, elsewhere
+    assert [each["verified"] for each in document["targets"]] == ["failed", "predicted"]
+    assert "engines/rtx.engine" in members(document["bundle"]), "built here"
