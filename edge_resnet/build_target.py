@@ -13,7 +13,8 @@ import numpy.typing as npt
 from edge_resnet.accuracy import Evaluated, Run
 from edge_resnet.bundle import MEASURED_ON, EngineEntry
 from edge_resnet.check import Contestant, Gate, Judgement, check, require_passed
-from edge_resnet.engines.engine import CompiledEngine, Engine
+from edge_resnet.engines.compiler import Compiler
+from edge_resnet.engines.engine import CompiledEngine
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import CalibrationError, EdgeResnetError, EngineError, GateError, UnavailableError
@@ -47,6 +48,8 @@ class TargetResult:
     """How many of the engine's layers compute in each precision."""
     beside_dla: tuple[str, ...] = ()
     """Of an engine for a DLA, the layers that run on the GPU in its place."""
+    worker: str | None = None
+    """The worker of a farm that it was left to; None: this process."""
 
     def to_json(self) -> dict[str, Any]:
         """An element of ``targets`` in what ``build --json`` prints."""
@@ -89,7 +92,7 @@ class Wanted:
     """One engine to be made."""
 
     target: Target
-    engine: type[Engine]
+    engine: Compiler
     precision: str
     options: BuildOptions
 
@@ -118,8 +121,7 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
         if report is not None:
             require_passed(report)
     except (CalibrationError, EngineError, GateError, UnavailableError) as error:
-        result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
-        return BuiltTarget(result, failure=error)
+        return failed(target, error, report)
     member = f"engines/{target.name}{engine.suffix}"
     entry = EngineEntry(target.name, engine.kind, wanted.precision, member, _made_with(compiled, ran_on), evaluated)
     result = TargetResult(
@@ -135,14 +137,18 @@ def build_target(wanted: Wanted, lower: Callable[[], Lowered], judge: Judge, sta
     return BuiltTarget(result, entry, compiled.data, compiled.log, expected, answers=answers)
 
 
+def failed(target: Target, error: EdgeResnetError, report: Judgement | None = None) -> BuiltTarget:
+    """A target of which nothing goes into the bundle, and why; with the report of an engine that did not pass."""
+    result = TargetResult(target.name, None, None, None, "failed", why=str(error), accuracy=report)
+    return BuiltTarget(result, failure=error)
+
+
 def _deferred(target: Target, precision: str, why: str) -> BuiltTarget:
     entry = EngineEntry(target.name, target.kind, precision, None, {}, "deferred")
     return BuiltTarget(TargetResult(target.name, None, None, None, "deferred", why=why), entry)
 
 
-def _answers(
-    engine: type[Engine], target: Target, compiled: CompiledEngine, lowered: Lowered
-) -> tuple[Run, str | None]:
+def _answers(engine: Compiler, target: Target, compiled: CompiledEngine, lowered: Lowered) -> tuple[Run, str | None]:
     """What answers for the engine here, and the device that it runs on: the engine itself, where it runs, else the exact
     evaluation of its graph and None.
     """

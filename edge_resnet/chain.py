@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from edge_resnet.adoption import Network
@@ -25,10 +27,11 @@ from edge_resnet.check import BATCH, Gate, Judgement, float_run
 from edge_resnet.compressing import Compression, compression_of
 from edge_resnet.drift_reference import MOST, Reference
 from edge_resnet.engine_options import next_step
-from edge_resnet.engines.engine import Engine
+from edge_resnet.engines.compiler import Compiler
 from edge_resnet.engines.registry import engine_class
 from edge_resnet.engines.targets import target_named
-from edge_resnet.errors import EdgeResnetError, EngineError, UnavailableError
+from edge_resnet.errors import CalibrationError, EdgeResnetError, EngineError, UnavailableError
+from edge_resnet.farm.farm import HERE, Farm
 from edge_resnet.golden import COMPRESSED, SAMPLES, golden_member, golden_members
 from edge_resnet.images import ImageSet, check_disjoint, open_images
 from edge_resnet.kept_stages import calibrated, chain_of, quantized
@@ -81,7 +84,9 @@ class BuildResult:
         }
 
 
-def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | None = None) -> BuildResult:
+def build(
+    recipe: Recipe, progress: Progress | None = None, cache: StageCache | None = None, farm: Farm = HERE
+) -> BuildResult:
     """Runs a recipe and writes its bundle, whole or not at all.
 
     Ranges and Q/DQ networks that an earlier build has made of the same inputs, killed or not, are not made again.
@@ -93,6 +98,7 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
         recipe: what to build.
         progress: is told of it.
         cache: where finished stages are kept; None is the user's own, and ``NO_CACHE`` keeps none.
+        farm: where targets are compiled; see ``farm_at``.
 
     Raises:
         EdgeResnetError: the recipe cannot be built; nothing is written.
@@ -101,7 +107,7 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
     chain_of(recipe)  # refuses a chain before any work is done
     stages = Stages(progress or Progress(), users_cache() if cache is None else cache)
     names = dict.fromkeys(target_named(name).name for name in recipe.build.targets)
-    wanted = [_wanted(name, recipe) for name in names]
+    wanted = [_wanted(name, recipe, farm) for name in names]
     with stages.stage("export"):
         source = load_source(recipe)
     calibration, evaluation = _images(recipe, source, stages.progress)
@@ -119,10 +125,11 @@ def build(recipe: Recipe, progress: Progress | None = None, cache: StageCache | 
         Gate(recipe.accuracy.max_drop, recipe.accuracy.strict),
         features=source.labels is None,
     )
-    built = []
-    for each in wanted:
-        one = build_target(each, partial(lowering.of, each.engine), judge, stages)
-        built.append(_with_next(one, recipe))
+
+    def make(one: Wanted, clock: Stages) -> BuiltTarget:
+        return _with_next(build_target(one, partial(lowering.of, one.engine), judge, clock), recipe)
+
+    built = farm.build(wanted, lowering.prepare, make, stages)
     usable, page = any(one.failure is None for one in built), None
     if usable:
         manifest, members = _contents(recipe, source, lowering, judge, built)
@@ -162,7 +169,7 @@ def _report(
     return str(place)
 
 
-def _wanted(name: str, recipe: Recipe) -> Wanted:
+def _wanted(name: str, recipe: Recipe, farm: Farm) -> Wanted:
     """One engine of the recipe, whose options its compiler has.
 
     Raises:
@@ -170,12 +177,11 @@ def _wanted(name: str, recipe: Recipe) -> Wanted:
     """
     target = target_named(name).at(recipe.build.precision)
     target.check_dla(recipe.engine.dla_core)
-    engine = engine_class(target.kind)
     try:
-        engine.check_options(recipe.engine)
+        farm.check_options(target, recipe.engine)
     except (EngineError, UnavailableError) as error:
         raise type(error)(f"target '{name}': {error}, or build this target without the others") from error
-    return Wanted(target, engine, recipe.build.precision, recipe.engine)
+    return Wanted(target, engine_class(target.kind), recipe.build.precision, recipe.engine)
 
 
 def _images(recipe: Recipe, source: Network, progress: Progress) -> tuple[ImageSet, ImageSet | None]:
@@ -216,8 +222,15 @@ class _Lowering:
     ) -> None:
         self._recipe, self._source, self._table, self._images, self._stages = recipe, source, table, images, stages
         self._quantized: dict[str, QuantizedModel] = {}
+        self._one_at_a_time = Lock()
 
-    def of(self, engine: type[Engine]) -> Lowered:
+    def prepare(self, wanted: Wanted) -> None:
+        """Makes a target's scheme ahead of it; what hinders comes again, and is the target's failure, when it is built."""
+        if wanted.precision in QUANTIZED:
+            with suppress(CalibrationError):
+                self.quantized(_SCHEME[wanted.precision](wanted.engine))
+
+    def of(self, engine: Compiler) -> Lowered:
         precision = self._recipe.build.precision
         if precision in FLOAT:
             return FLOAT[precision](self._source.model)
@@ -225,12 +238,13 @@ class _Lowering:
 
     def quantized(self, scheme: str) -> QuantizedModel:
         """The refined Q/DQ network of one scheme."""
-        if scheme not in self._quantized:
-            assert self._table is not None  # an int8 build has calibrated
-            self._quantized[scheme] = quantized(
-                self._recipe, self._source, self._table, self._images, scheme, self._stages
-            )
-        return self._quantized[scheme]
+        with self._one_at_a_time:  # targets are built in threads on a farm
+            if scheme not in self._quantized:
+                assert self._table is not None  # an int8 build has calibrated
+                self._quantized[scheme] = quantized(
+                    self._recipe, self._source, self._table, self._images, scheme, self._stages
+                )
+            return self._quantized[scheme]
 
     def members(self) -> dict[str, bytes]:
         """What of it the bundle holds beside the engines."""
@@ -245,7 +259,7 @@ class _Lowering:
         return {"method": self._table.method, "images": self._table.images, "refinements": list(chain_of(self._recipe))}
 
 
-_SCHEME: dict[str, Callable[[type[Engine]], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
+_SCHEME: dict[str, Callable[[Compiler], str]] = {"int8": lambda engine: engine.scheme, "fp8": lambda engine: "fp8"}
 """Precision → the scheme that a kind of engine takes."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.accuracy import Answers, Report, compare
+from edge_resnet.accuracy import Answers, Report, compare_answers
 from edge_resnet.adoption import Network
 from edge_resnet.calibration.sparsity import sparse_convolutions
 from edge_resnet.check import BATCH, float_run
@@ -131,19 +131,12 @@ def compress_network(
 def _judged(
     source: Network, steps: tuple[tuple[str, Network], ...], images: ImageSet, labels: tuple[int, ...] | None
 ) -> tuple[JudgedStep, ...]:
-    comparison = compare_features if gives_features(source.model) else compare
+    comparison = compare_features if gives_features(source.model) else compare_answers
     full, wanted = sum(macs_of(source.model).values()), _answers(source, images)
     found = []
     for name, network in steps:
         answers = _answers(network, images)
-        report = comparison(
-            lambda _: wanted,
-            lambda _, made=answers: made,  # type: ignore[misc]  # bound here, for it changes
-            [np.zeros((len(images), 0), np.uint8)],  # both have answered already
-            labels,
-            engine_name=name,
-            evaluated="measured",
-        )
+        report = comparison([(wanted, answers)], labels, engine_name=name, evaluated="measured")
         found.append(JudgedStep(name, sum(macs_of(network.model).values()) / full, zero_share(network.model), report))
     return tuple(found)
 

@@ -15,7 +15,8 @@ from edge_resnet.calibration.qdq import QuantizedModel
 from edge_resnet.calibration.schemes import scheme_named
 from edge_resnet.calibration.simulate import exact_session, run_frames
 from edge_resnet.camera_graph import check_camera, with_camera
-from edge_resnet.engines.engine import Engine, Layer
+from edge_resnet.engines.compiler import Compiler
+from edge_resnet.engines.engine import Layer
 from edge_resnet.errors import GateError
 from edge_resnet.frames import FrameFormat
 from edge_resnet.onnx_file import serialise
@@ -35,7 +36,7 @@ class Lowered:
     precision: str = "fp32"
 
     @classmethod
-    def quantized(cls, quantized: QuantizedModel, engine: type[Engine]) -> Lowered:
+    def quantized(cls, quantized: QuantizedModel, engine: Compiler) -> Lowered:
         """A Q/DQ network for one kind of engine, in the form that the version installed here takes."""
         form = engine.quantized_form()
         typed = half_typed(quantized.model) if form.floats == "fp16" else quantized.model

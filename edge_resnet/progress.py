@@ -20,5 +20,9 @@ class Progress:
     def update_phase(self, phase: str, done: int, total: int) -> None:
         """A compiler or a refinement stands at ``done`` of ``total`` steps of a phase of the open stage."""
 
+    def beside(self) -> Progress:
+        """What is told of work in another thread, which goes on at the same time and has open stages of its own."""
+        return self
+
     def note(self, text: str) -> None:
         """Something that whoever waits should know, one line."""

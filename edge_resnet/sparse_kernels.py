@@ -7,12 +7,12 @@ from dataclasses import replace
 import onnx
 
 from edge_resnet.calibration.sparsity import sparse_convolutions
-from edge_resnet.engines.engine import Engine
+from edge_resnet.engines.compiler import Compiler
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 
 
-def with_sparse_kernels(options: BuildOptions, model: bytes, engine: type[Engine], target: Target) -> BuildOptions:
+def with_sparse_kernels(options: BuildOptions, model: bytes, engine: Compiler, target: Target) -> BuildOptions:
     """The options and, where it is of use, the leave for sparse kernels.
 
     Args:

@@ -34,6 +34,10 @@ class Stages:
         self._cache = cache
         self._why_not_kept: str | None = None
 
+    def beside(self) -> Stages:
+        """A clock for stages that follow each other in another thread, at the same time as these."""
+        return Stages(self.progress.beside(), self._cache)
+
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
         """Times what happens while the context is open; ``total`` steps, where that is known."""

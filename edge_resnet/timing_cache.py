@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_resnet.cache_folder import cache_folder, read_own
-from edge_resnet.engines.engine import CompiledEngine, Engine, Progress
+from edge_resnet.engines.compiler import Compiler
+from edge_resnet.engines.engine import CompiledEngine, Progress
 from edge_resnet.engines.options import BuildOptions
 from edge_resnet.engines.targets import Target
 from edge_resnet.errors import OutputError
@@ -21,7 +22,7 @@ from edge_resnet.sparse_kernels import with_sparse_kernels
 
 
 def compile_engine(
-    engine: type[Engine], model: bytes, target: Target, options: BuildOptions, progress: Progress | None = None
+    engine: Compiler, model: bytes, target: Target, options: BuildOptions, progress: Progress | None = None
 ) -> CompiledEngine:
     """Compiles with what was measured before, and keeps what is measured now; where weights are 2:4 sparse and the device
     has kernels for that, the compiler may choose them.

@@ -13,9 +13,9 @@ LEAST_AGREEMENT = 0.9
 """The networks in ``benchmarks`` agree on 97 % of the images and more, whatever the method of calibration."""
 
 
-def print_accuracy(report: Report) -> None:
-    """The figures beside each other, and the verdict in words."""
-    _SHOWN[type(report)](report)
+def print_accuracy(report: Report, where: str = "this machine") -> None:
+    """The figures beside each other, and the verdict in words; ``where`` an engine ran that was measured."""
+    _SHOWN[type(report)](report, where)
     if report.drop is None:
         return
     low, high = report.drop.ci95
@@ -29,8 +29,8 @@ def print_accuracy(report: Report) -> None:
         say(f"note: {report.images} images are too few to be sure that the drop is below {allowed}{more}")
 
 
-def _title(what: str, report: Report) -> str:
-    how = "measured on this machine" if report.evaluated == "measured" else "PREDICTED: no such device here"
+def _title(what: str, report: Report, where: str) -> str:
+    how = f"measured on {where}" if report.evaluated == "measured" else "PREDICTED: no such device here"
     return f"{what} of '{report.engine_name}' on {report.images} images, {how}"
 
 
@@ -38,12 +38,12 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def _show_classes(report: AccuracyReport) -> None:
+def _show_classes(report: AccuracyReport, where: str) -> None:
     rows = [
         ("FP32", _percent(report.fp32.top1), _percent(report.fp32.top5)),
         (report.engine_name, _percent(report.engine.top1), _percent(report.engine.top5)),
     ]
-    print_table(_title("Accuracy", report), ("", "top-1", "top-5"), rows)
+    print_table(_title("Accuracy", report, where), ("", "top-1", "top-5"), rows)
     sqnr = "identical logits" if report.logit_sqnr_db is None else f"logit SQNR {report.logit_sqnr_db:.1f} dB"
     say(f"agreement with FP32 {_percent(report.agreement)}, {sqnr}")
     if report.agreement < LEAST_AGREEMENT:
@@ -54,7 +54,7 @@ def _show_classes(report: AccuracyReport) -> None:
         say("no labels: accuracy is not known, agreement is")
 
 
-def _show_features(report: EmbeddingReport) -> None:
+def _show_features(report: EmbeddingReport, where: str) -> None:
     sqnr = "identical" if report.feature_sqnr_db is None else f"{report.feature_sqnr_db:.1f} dB"
     rows = [("cosine similarity", f"mean {report.cosine.mean:.4f}, least {report.cosine.least:.4f}"), ("SQNR", sqnr)]
     if report.nearest is not None:
@@ -63,9 +63,12 @@ def _show_features(report: EmbeddingReport) -> None:
             (f"nearest neighbour right, {report.engine_name}", _percent(report.nearest.engine)),
             ("nearest neighbour of one label in both", _percent(report.nearest.agreement)),
         ]
-    print_table(_title("Features", report), ("against FP32", ""), rows)
+    print_table(_title("Features", report, where), ("against FP32", ""), rows)
     if report.drop is None:
         say("no labels: whether neighbours are right is not known, similarity is")
 
 
-_SHOWN: dict[type[Report], Callable[[Any], None]] = {AccuracyReport: _show_classes, EmbeddingReport: _show_features}
+_SHOWN: dict[type[Report], Callable[[Any, str], None]] = {
+    AccuracyReport: _show_classes,
+    EmbeddingReport: _show_features,
+}

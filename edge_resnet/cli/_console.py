@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -87,36 +88,33 @@ class BarProgress(Progress):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._screen = _Screen(console or Console(stderr=True))
         self._bars: Bars | None = None
         self.notes: list[str] = []
         """What has been noted, for the JSON document."""
 
+    def beside(self) -> BarProgress:
+        """Another, whose bars stand below those of this one while both have open stages."""
+        made = BarProgress()
+        made._screen, made.notes = self._screen, self.notes
+        return made
+
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        with Bars(
-            TextColumn("{task.description:26}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        ) as self._bars:
-            task = self._bars.add_task(name, total=total, phase="")
+        with self._screen.bars() as self._bars:
+            self._task = self._bars.add_task(name, total=total, phase="")
             yield
-            steps = self._bars.tasks[task].total or 1
-            self._bars.update(task, total=steps, completed=steps, phase="")
+            steps = self._bars.tasks[self._task].total or 1
+            self._bars.update(self._task, total=steps, completed=steps, phase="")
 
     def advance(self, steps: int) -> None:
         if self._bars is not None:
-            self._bars.advance(self._bars.task_ids[0], steps)
+            self._bars.advance(self._task, steps)
 
     def update_phase(self, phase: str, done: int, total: int) -> None:
         if self._bars is None:
             return
-        (task,) = self._bars.tasks
+        task = self._bars.tasks[self._task]  # none is ever removed
         if task.fields["phase"] != phase:
             started = task.start_time
             self._bars.reset(task.id, phase=phase)  # forgets the speed of the phase before
@@ -125,4 +123,43 @@ class BarProgress(Progress):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._screen.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Screen:
+    """A terminal's bars, of stages in one thread or several: drawn anew until the last open one is closed."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._lock = threading.Lock()
+        self._open = 0
+        self._bars: Bars | None = None
+
+    @contextmanager
+    def bars(self) -> Iterator[Bars]:
+        """Where a stage's bar goes while it is open."""
+        with self._lock:
+            bars = self._bars = self._bars or self._drawn()
+            self._open += 1
+        try:
+            yield bars
+        finally:
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    bars.stop()
+                    self._bars = None
+
+    def _drawn(self) -> Bars:
+        bars = Bars(
+            TextColumn("{task.description:26}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        bars.start()
+        return bars

@@ -48,13 +48,21 @@ def run(
     refit: Refit = None,
     strip_weights: Strip = None,
     dla: Dla = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Compile on the workers of this Ray cluster that offer the targets."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs the whole line: checkpoint → ONNX → INT8 → engines → accuracy → one verified bundle.
 
     Example: `edge-resnet build edge-resnet.toml --precision int8 --target cpu --target rtx -o model.edge`
+
+    On devices of a Ray cluster at the same time (docs/fleet.md):
+    `edge-resnet build edge-resnet.toml --target jetson-orin-nano --target jetson-agx-orin --ray head:6379`
     """
     from edge_resnet.chain import build  # the build chain imports torch and onnx: not for the other commands
+    from edge_resnet.farm.farm import farm_at
     from edge_resnet.stage_cache import NO_CACHE
 
     chosen = _with_flags(demo_recipe() if recipe is None else load_recipe(recipe), precision, target, output, strict)
@@ -64,8 +72,9 @@ def run(
     options = given.over(chosen.engine)
     bars = BarProgress()
     wanted = replace(chosen, engine=options)
-    made = partial(build, wanted, bars, NO_CACHE if no_cache else None)
-    result = made() if mlflow is None else _tracked(mlflow, wanted, made, bars)
+    with farm_at(ray) as farm:
+        made = partial(build, wanted, bars, NO_CACHE if no_cache else None, farm)
+        result = made() if mlflow is None else _tracked(mlflow, wanted, made, bars)
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
@@ -74,7 +83,7 @@ def run(
         _show(result.to_json(), result.bundle, result.report)
         for each in result.targets:
             if each.accuracy is not None:
-                print_accuracy(each.accuracy)
+                print_accuracy(each.accuracy, "this machine" if each.worker is None else f"the worker {each.worker}")
     if result.failures:
         reasons = dict.fromkeys(map(str, result.failures))
         if result.bundle is None and len(reasons) == 1:
@@ -119,6 +128,8 @@ def _show(document: dict[str, object], bundle: str | None, report: str | None) -
         ],
     )
     for each in targets:
+        if each["worker"]:
+            say(f"{each['target']}: by the worker {each['worker']}")
         if each["next"]:
             say(f"{each['target']}: next, on the device: {each['next']}")
     stages = document["stages"]

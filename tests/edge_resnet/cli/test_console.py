@@ -44,6 +44,28 @@ def test_away_from_a_terminal_nothing_is_drawn_and_notes_are_lines() -> None:
     assert str(console.file.getvalue()).strip() == note  # type: ignore[attr-defined]
 
 
+def test_work_in_several_threads_has_a_bar_each_below_one_another() -> None:
+    console = terminal()
+    first = BarProgress(console)
+    second = first.beside()
+    with first.stage("compile for rtx-30"):
+        with second.stage("compile for rtx-40"):
+            first.update_phase("build engine", 1, 7)
+            second.update_phase("tactics", 2, 9)
+        with second.stage("check rtx-40", 5):
+            second.advance(3)
+            assert first._bars is not None and second._bars is first._bars
+            shown = [(task.description, task.completed, task.total) for task in first._bars.tasks]
+            assert shown == [("compile for rtx-30", 1, 7), ("compile for rtx-40", 9, 9), ("check rtx-40", 3, 5)]
+            first._bars.refresh()
+    lines = str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined]
+    assert all(sum(name in line for name in ("rtx-30", "rtx-40")) < 2 for line in lines)
+    second.note("noted")
+    assert first.notes == ["noted"], "one document has them all"
+    with first.stage("bundle"):
+        assert first._bars is not None and len(first._bars.tasks) == 1, "what is finished stays as it is"
+
+
 def test_a_narrow_terminal_breaks_sentences_but_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = Console(file=io.StringIO(), width=60)
     monkeypatch.setattr(_console, "_OUT", narrow)
