@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.engines.options import DEFAULTS, BuildOptions
+from edge_resnet.engines.options import DEFAULTS, NOT_ASKED, BuildOptions
 from edge_resnet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Engine(ABC):
         available = cls.available_options()
         for name, value in options.chosen.items():
             if name not in available:
-                known = ", ".join(sorted(available)) or "none"
+                known = ", ".join(sorted(available - NOT_ASKED)) or "none"
                 raise EngineError(
                     f"{cls.compiler()} has no option {name}, and it is {value}: leave it out (there are: {known})"
                 )

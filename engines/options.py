@@ -42,6 +42,10 @@ class BatchRange:
         return f"{self.smallest},{self.typical},{self.largest}"
 
 
+NOT_ASKED = frozenset({"sparse_weights", "timing_cache"})
+"""Options that nobody is asked for: network, device and earlier builds say them."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How an engine is compiled. What is left at its default is the compiler's own choice, but for TF32.

@@ -87,6 +87,7 @@ def _comes_to_be(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+@pytest.mark.long
 def test_the_last_worker_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(work, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(work, "PATIENCE_SECONDS", 1.0)

@@ -150,7 +150,9 @@ def test_a_worker_that_lacks_the_package_says_what_to_install(
     import ray
 
     only_here = ModuleType("only_here")
-    only_here.Workshop = type("Workshop", (), {"__module__": "only_here", "introduce": lambda self: {}})  # type: ignore[attr-defined]
+    only_here.Workshop = type(
+        "Workshop", (), {"__module__": "only_here", "__init__": lambda self, kind: None, "introduce": lambda self: {}}
+    )  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "only_here", only_here)
     monkeypatch.setattr("edge_resnet.farm.ray_farm._Workshop", ray.remote(only_here.Workshop))
     (failure,) = edge_resnet.build(for_targets(small_recipe, "cpu"), farm=farm).failures
@@ -204,8 +206,8 @@ def test_a_target_whose_node_is_killed_is_built_on_another_and_fails_when_there_
     killed = []
 
     def kill_one(name: str) -> None:
-        """In the midst of the first compilation."""
-        if name.startswith("compile for rtx-20: ") and not killed:
+        """As its worker is about to compile for the first time."""
+        if name.startswith("compile for rtx-20") and not killed:
             killed.append(busy_node(cluster))
             cluster.remove_node(killed[0], allow_graceful=False)
 
