@@ -23,7 +23,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from safetensors.torch import load_file
 from torch import nn
 
-from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare
+from edge_resnet.accuracy import AccuracyReport, Evaluated, Run, compare_answers, paired_answers
 from edge_resnet.demo import CALIBRATION, TEST, demo_recipe
 from edge_resnet.engines.processor import cpu_name
 from edge_resnet.export import export_onnx
@@ -135,7 +135,8 @@ class Subject:
     def judge(self, reference: Run, contestant: Run, evaluated: Evaluated) -> AccuracyReport:
         """FP32 and a contestant on the test images."""
         batches = (self.test[start : start + 50] for start in range(0, len(self.test), 50))
-        return compare(reference, contestant, batches, self.labels, engine_name=self.name, evaluated=evaluated)
+        pairs = paired_answers(reference, contestant, batches)
+        return compare_answers(pairs, self.labels, engine_name=self.name, evaluated=evaluated)
 
 
 def cifar_resnet20(shared: Path) -> Subject:

@@ -18,7 +18,7 @@ from edge_resnet.calibration.qdq import place_qdq
 from edge_resnet.calibration.refine import Refined, reported, silent
 from edge_resnet.calibration.schemes import Scheme
 from edge_resnet.calibration.simulate import exact_session, fast_session, run_frames
-from edge_resnet.calibration.topology import convolutions, load_graph, quantized_sums
+from edge_resnet.calibration.topology import convolutions, load_graph, multiply_adds, quantized_sums
 from edge_resnet.engines.engine import Progress
 from edge_resnet.errors import CalibrationError
 
@@ -104,10 +104,7 @@ def _macs(model: onnx.ModelProto) -> dict[str, int]:
     found = {}
     for node in graph:
         if node in convs:
-            weight, shape = node.inputs[1], node.outputs[0].shape
-            assert weight is not None and weight.const_value is not None and shape is not None
-            height, width = (int(side) for side in tuple(shape)[2:])  # type: ignore[arg-type]  # of one size
-            found[str(node.name)] = weight.const_value.size * height * width
+            found[str(node.name)] = multiply_adds(node)
         elif node in sums:
             found[str(node.name)] = 0
     return found

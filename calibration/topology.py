@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -71,6 +72,22 @@ def own_constants(graph: ir.Graph) -> None:
                 made.type, made.shape = constant.type, constant.shape
                 graph.register_initializer(made)
                 use.node.replace_input_with(use.idx, made)
+
+
+def multiply_adds(layer: ir.Node) -> int:
+    """Of one frame, in a convolution or a linear layer with constant weights; shapes must have been inferred.
+
+    Raises:
+        ModelError: the size of what a convolution gives is not fixed.
+    """
+    weight = layer.inputs[1]
+    assert weight is not None and weight.const_value is not None
+    sides = [side for side in tuple(layer.outputs[0].shape or ())[2:] if isinstance(side, int)]
+    if layer.op_type != "Conv":
+        return weight.const_value.size
+    if len(sides) != 2:
+        raise ModelError(f"node '{layer.name}' gives maps of a size that is not fixed: export it for one input size")
+    return weight.const_value.size * math.prod(sides)
 
 
 def convolutions(graph: ir.Graph) -> list[ir.Node]:

@@ -197,46 +197,6 @@ def _among_first(logits: Logits, labels: npt.NDArray[np.int64], k: int) -> npt.N
     return np.asarray((logits > own).sum(1) < k)
 
 
-def compare(
-    reference: Run,
-    engine: Run,
-    batches: Iterable[npt.NDArray[np.uint8]],
-    labels: Sequence[int] | None,
-    *,
-    engine_name: str,
-    evaluated: Evaluated,
-    max_drop: float = 1.0,
-    strict: bool = False,
-    advance: Callable[[int], None] = lambda done: None,
-) -> AccuracyReport:
-    """Runs both on the same frames and counts.
-
-    Args:
-        reference: the original FP32 network.
-        engine: the engine, or what stands for it.
-        batches: frames N×H×W×C, in the order of ``labels``.
-        labels: a class index an image, or None.
-        engine_name: for the report.
-        evaluated: whether the engine itself runs.
-        max_drop: the gate, in points of top-1.
-        strict: whether the interval's upper end must pass the gate too.
-        advance: called with the number of images done.
-
-    Raises:
-        ModelError: the reference answers NaN or infinity.
-        GateError: the engine does.
-    """
-    return compare_answers(
-        paired_answers(reference, engine, batches),
-        labels,
-        engine_name=engine_name,
-        evaluated=evaluated,
-        max_drop=max_drop,
-        strict=strict,
-        advance=advance,
-    )
-
-
 def compare_answers(
     pairs: Iterable[Pair],
     labels: Sequence[int] | None,
@@ -247,7 +207,21 @@ def compare_answers(
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
 ) -> AccuracyReport:
-    """``compare``, of what both have answered: FP32's answers to a batch, and the engine's to the same."""
+    """Holds an engine's answers against FP32's, and counts.
+
+    Args:
+        pairs: FP32's answers to a batch of frames and the engine's to the same, batch after batch (``paired_answers``).
+        labels: a class index a frame, in the frames' order, or None.
+        engine_name: for the report.
+        evaluated: whether the engine itself runs.
+        max_drop: the gate, in points of top-1.
+        strict: whether the interval's upper end must pass the gate too.
+        advance: called with the number of images done.
+
+    Raises:
+        ModelError: the reference answers NaN or infinity.
+        GateError: the engine does.
+    """
     tally, classes = _Tally(), 0
     for wanted, answers in finite_answers(pairs, engine_name, advance):
         classes, end = wanted.shape[1], tally.images + len(wanted)

@@ -113,18 +113,9 @@ def build(
     calibration, evaluation = _images(recipe, source, stages.progress)
     compression = compression_of(recipe, source, calibration, evaluation, stages)
     made_of = source if compression is None else compression.network
-    table = (
-        _calibrate(recipe, made_of, calibration, evaluation, stages) if recipe.build.precision in QUANTIZED else None
-    )
+    table = _calibrate(recipe, made_of, calibration, evaluation, stages)
     lowering = _Lowering(recipe, made_of, table, calibration, stages)
-    judge = Judge(
-        float_run(source.model),
-        (evaluation or calibration).draw(SAMPLES).pixels(source.preprocessing),
-        evaluation,
-        source.preprocessing,
-        Gate(recipe.accuracy.max_drop, recipe.accuracy.strict),
-        features=source.labels is None,
-    )
+    judge = _judge(recipe, source, calibration, evaluation)
 
     def make(one: Wanted, clock: Stages) -> BuiltTarget:
         return _with_next(build_target(one, partial(lowering.of, one.engine), judge, clock), recipe)
@@ -141,9 +132,8 @@ def build(
         if recipe.build.report:
             with stages.stage("report"):
                 page = _report(recipe, digest, evaluation, built, stages)
-        notes = (each.engine.note_on(each.precision) for each in wanted)
-        for note in dict.fromkeys((*source.changes, *filter(None, notes))):
-            stages.progress.note(note)
+        of_precision = (each.engine.note_on(each.precision) for each in wanted)
+        _note(stages, *dict.fromkeys((*source.changes, *of_precision)))
     return BuildResult(
         str(recipe.build.output) if usable else None,
         page,
@@ -197,14 +187,31 @@ def _images(recipe: Recipe, source: Network, progress: Progress) -> tuple[ImageS
 
 def _calibrate(
     recipe: Recipe, source: Network, images: ImageSet, evaluation: ImageSet | None, stages: Stages
-) -> CalibrationTable:
+) -> CalibrationTable | None:
+    """The ranges of a network; None where the recipe's precision needs none."""
+    if recipe.build.precision not in QUANTIZED:
+        return None
     table, spec = calibrated(recipe, source, images, stages), source.preprocessing
     looks = Appearance.from_json(table.images["appearance"])
     unlike = None if evaluation is None else looks.note_on(Appearance.of(evaluation, spec), spec.color)
-    for note in (coverage_note(images, source), unlike):
-        if note is not None:
-            stages.progress.note(note)
+    _note(stages, coverage_note(images, source), unlike)
     return table
+
+
+def _note(stages: Stages, *notes: str | None) -> None:
+    for note in filter(None, notes):
+        stages.progress.note(note)
+
+
+def _judge(recipe: Recipe, source: Network, calibration: ImageSet, evaluation: ImageSet | None) -> Judge:
+    return Judge(
+        float_run(source.model),
+        (evaluation or calibration).draw(SAMPLES).pixels(source.preprocessing),
+        evaluation,
+        source.preprocessing,
+        Gate(recipe.accuracy.max_drop, recipe.accuracy.strict),
+        features=source.labels is None,
+    )
 
 
 def _with_next(built: BuiltTarget, recipe: Recipe) -> BuiltTarget:

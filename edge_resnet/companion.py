@@ -167,7 +167,7 @@ def _record_bytes(engine_path: Path) -> bytes:
 def _parse_record(engine_path: Path, document: bytes) -> dict[str, Any]:
     try:
         record = parse_json(document)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(f"{engine_path} has no readable record ({error}): {_ADVICE}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BundleError(f"{engine_path} has a record of another kind: {_ADVICE}")

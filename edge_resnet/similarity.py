@@ -107,7 +107,7 @@ def compare_features(
     strict: bool = False,
     advance: Callable[[int], None] = lambda done: None,
 ) -> EmbeddingReport:
-    """Compares features to the same frames, FP32's and the engine's; the rest and errors as in ``accuracy.compare``.
+    """Holds an engine's features against FP32's; arguments and errors as in ``accuracy.compare_answers``.
 
     The neighbours of feature maps are judged by the maps' averages over height and width.
     """

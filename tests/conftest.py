@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import ray_nodes  # noqa: F401  # Ray reads its settings when a first test file imports it
 from PIL import Image
 
 import edge_resnet
@@ -26,8 +27,6 @@ from edge_resnet.preprocessing import NAMED
 from edge_resnet.recipe import AccuracyRecipe, BuildRecipe, CalibrationRecipe, QuantizeRecipe, Recipe
 from edge_resnet.stage_cache import StageCache
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-"""Ray's name for: a node's address may be 127.0.0.1. Here, for Ray reads it when a first test file imports it."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """For torch, which is not loaded yet, and in processes that tests start. The networks here are small: threads that wait
 for each other make the tests several times slower on a busy machine, and hardly faster on an idle one."""

@@ -78,17 +78,30 @@ def run(
     if json:
         print_json({**result.to_json(), "notes": bars.notes})
     else:
-        if result.compression is not None:
-            print_compression(result.compression)
-        _show(result.to_json(), result.bundle, result.report)
-        for each in result.targets:
-            if each.accuracy is not None:
-                print_accuracy(each.accuracy, "this machine" if each.worker is None else f"the worker {each.worker}")
-    if result.failures:
-        reasons = dict.fromkeys(map(str, result.failures))
-        if result.bundle is None and len(reasons) == 1:
-            raise result.failures[0]
-        raise GateError("; ".join(reasons))  # the other targets are written: exit code 3 says so
+        _print(result)
+    _require_built(result)
+
+
+def _print(result: BuildResult) -> None:
+    if result.compression is not None:
+        print_compression(result.compression)
+    _show(result.to_json(), result.bundle, result.report)
+    for each in result.targets:
+        if each.accuracy is not None:
+            print_accuracy(each.accuracy, "this machine" if each.worker is None else f"the worker {each.worker}")
+
+
+def _require_built(result: BuildResult) -> None:
+    """Raises what failed; where other targets are written, exit code 3 says so.
+
+    Raises:
+        EdgeResnetError: a target failed.
+    """
+    reasons = dict.fromkeys(map(str, result.failures))
+    if result.bundle is None and len(reasons) == 1:
+        raise result.failures[0]
+    if reasons:
+        raise GateError("; ".join(reasons))
 
 
 def _tracked(store: str, recipe: Recipe, made: Callable[[], BuildResult], bars: BarProgress) -> BuildResult:

@@ -16,6 +16,7 @@ LOCAL = "local"
 """The address of a cluster that is this machine alone, begun and ended with the command."""
 SECONDS = 5.0
 """Within which a cluster's head must answer."""
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def connected(address: str) -> Iterator[None]:
         raise UnavailableError("--ray needs Ray: pip install 'edge-resnet[ray]'") from error
     logging.getLogger("ray").setLevel(logging.ERROR)  # its advice would stand before our one line
     if address != LOCAL:
-        _require_listener(address)
+        _require_listener(address, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
@@ -52,12 +53,19 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _require_listener(address: str) -> None:
-    """Ray itself would wait for minutes where nothing listens, and print meanwhile."""
+def _require_listener(address: str, own: str) -> None:
+    """Ray itself would wait for minutes where nothing listens, and print meanwhile.
+
+    Args:
+        address: where to connect.
+        own: this machine's address, which Ray takes for each of its names.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UnavailableError(f"--ray is '{address}': give HOST:PORT of a Ray cluster's head, or {LOCAL}")
+    meant = own if host in _LOOPBACK else host.strip("[]")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
+        socket.create_connection((meant, int(port)), SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise UnavailableError(f"no Ray cluster at {address} ({error}): start one with `ray start --head`") from error
+        where = address if meant == host.strip("[]") else f"{address}, which is {meant} to Ray"
+        raise UnavailableError(f"no Ray cluster at {where} ({error}): start one with `ray start --head`") from error

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx
 
-from edge_resnet.calibration.topology import load_graph
-from edge_resnet.errors import ModelError
+from edge_resnet.calibration.topology import load_graph, multiply_adds
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -22,12 +19,8 @@ def macs_of(model: onnx.ModelProto) -> dict[str, int]:
     found = {}
     for node in load_graph(onnx.shape_inference.infer_shapes(model)).graph:
         weight = node.inputs[1] if node.op_type in _WEIGHTED else None
-        if weight is None or weight.const_value is None:
-            continue
-        sides = tuple(node.outputs[0].shape or ())[2:] if node.op_type == "Conv" else ()
-        if node.op_type == "Conv" and (len(sides) != 2 or not all(isinstance(side, int) for side in sides)):
-            raise ModelError(f"node '{node.name}' gives maps of a size that is not fixed: export it for one input size")
-        found[str(node.name)] = weight.const_value.size * math.prod(int(str(side)) for side in sides)
+        if weight is not None and weight.const_value is not None:
+            found[str(node.name)] = multiply_adds(node)
     return found
 
 

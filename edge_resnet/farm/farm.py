@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 
 from edge_resnet.build_target import BuiltTarget, Wanted
 from edge_resnet.cluster.connection import connected
@@ -58,7 +57,7 @@ def farm_at(address: str | None) -> Iterator[Farm]:
     if address is None:
         yield HERE
         return
-    with connected(address), redirect_stdout(StringIO()):  # Ray prints there what a node said that has died
+    with connected(address):
         from edge_resnet.farm.ray_farm import RayFarm  # needs Ray, and ``connected`` says so where it is missing
 
         yield RayFarm()

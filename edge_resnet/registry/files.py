@@ -96,7 +96,7 @@ class FileRegistry:
             return None
         try:
             document = parse_json(data)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise RegistryError(f"{self.address}: {place} is no document of a registry ({error})") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise RegistryError(f"{self.address}: {place} is no document of this registry's format, {FORMAT}")

@@ -139,7 +139,7 @@ class Client(Registry):  # type: ignore[misc]  # oras has no types
                 raise RegistryError(f"{what} is larger than {most} bytes: {limits().advice('document_bytes')}")
         try:
             document = parse_json(data)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise RegistryError(f"{what} is no document of an OCI registry ({error})") from error
         if not isinstance(document, dict):
             raise RegistryError(f"{what} is no document of an OCI registry")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.accuracy import AccuracyReport, Drop, Logits, compare, paired_drop
+from edge_resnet.accuracy import AccuracyReport, Drop, Logits, compare_answers, paired_answers, paired_drop
 from edge_resnet.check import Gate, require_passed
 from edge_resnet.errors import GateError, ModelError, RecipeError
 
@@ -33,10 +33,8 @@ def report(
         for start in range(0, len(fp32), batch):
             yield np.arange(start, min(start + batch, len(fp32)), dtype=np.uint8).reshape(-1, 1, 1, 1)
 
-    return compare(
-        lambda frames: fp32[frames.ravel()],
-        lambda frames: engine[frames.ravel()],
-        batches(),
+    return compare_answers(
+        paired_answers(lambda frames: fp32[frames.ravel()], lambda frames: engine[frames.ravel()], batches()),
         labels,
         engine_name="engine",
         evaluated="predicted",
@@ -174,11 +172,8 @@ def judged(lost: int, won: int, images: int, *, max_drop: float = 1.0, strict: b
     fp32, engine = np.zeros((images, 2), np.float32), np.zeros((images, 2), np.float32)
     fp32[:, 0] = engine[:, 0] = 1
     fp32[lost : lost + won] = engine[:lost] = (0, 1)
-    frames = np.zeros((images, 1, 1, 1), np.uint8)
-    return compare(
-        lambda _: fp32,
-        lambda _: engine,
-        [frames],
+    return compare_answers(
+        [(fp32, engine)],
         [0] * images,
         engine_name="rtx",
         evaluated="measured",
