@@ -10,7 +10,7 @@ from edge_resnet.cli._console import print_table, say
 if TYPE_CHECKING:
     from edge_resnet.compressing import Compression
 
-_SEEN = {"accuracy": "images it has not seen", "prune": "the images that it was fine-tuned on"}
+_SEEN = {"accuracy": "images it has not seen", "prune": "of the images that it was fine-tuned on"}
 
 
 def print_compression(found: Compression) -> None:
@@ -21,7 +21,7 @@ def print_compression(found: Compression) -> None:
     ]
     judged = found.steps[0].accuracy.images
     print_table(
-        f"Pruned, in FP32 against the original network, on {judged} of {_SEEN[found.judged_on]}",
+        f"Pruned, in FP32 against the original network, on {judged} {_SEEN[found.judged_on]}",
         ("step", "MACs", "zeros", "drop in points (95 %)", "agreement", "SQNR"),
         rows,
     )
